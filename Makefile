@@ -1,0 +1,77 @@
+# Every target uses .venv in this folder and makes it when it is missing. A second run is quick.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# Set PYTHON=/path/to/python to choose another interpreter for the environment.
+PYTHON ?=
+CANDIDATES := $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3 python
+
+.PHONY: help demo test lint format bench soak wheel install clean
+
+help:
+	@echo "make demo    an engine, a worker and a workflow, in one go"
+	@echo "make test    lint, types, then every test"
+	@echo "make lint    ruff and mypy"
+	@echo "make format  let ruff lay out the code"
+	@echo "make bench   the benchmarks"
+	@echo "make soak    kill engine and workers for MINUTES=10, with SEED=..."
+	@echo "make wheel   build dist/*.whl"
+	@echo "make clean   remove the environment and everything built"
+
+install: $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/assay demo
+
+test: lint
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo "error: run 'make format', ruff wants another layout" >&2; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+
+format: $(STAMP)
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format .
+
+# For example: make bench BENCH="--only W1,W3 --repeat 3"
+BENCH ?=
+bench: $(STAMP)
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+# For example: make soak MINUTES=30 SEED=7
+MINUTES ?= 10
+SEED ?=
+soak: $(STAMP)
+	@ASSAY_STORM_SECS=$$(($(MINUTES) * 60)) ASSAY_STORM_SEED=$(SEED) $(BIN)/python -m pytest -s tests/test_kill_storm.py
+
+wheel: $(STAMP)
+	@rm -rf build dist
+	@$(BIN)/python -m build --wheel --outdir dist .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Installed as an editable package, so that $(BIN)/assay is the checkout. Renewed when the metadata changes.
+$(STAMP): pyproject.toml setup.cfg
+	@if [ ! -x $(BIN)/python ]; then \
+	  for candidate in $(CANDIDATES); do \
+	    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	      echo "making $(VENV) with $$("$$candidate" --version)"; "$$candidate" -m venv $(VENV); break; \
+	    fi; \
+	  done; \
+	fi; \
+	if [ ! -x $(BIN)/python ]; then \
+	  echo "error: Python 3.11 or newer with the venv module is needed; install it or say make PYTHON=/path/to/python" >&2; exit 1; \
+	fi
+	@echo "installing assay and its tools into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,224 @@
+"""The engine's settings as one frozen object; the only module that reads the environment."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from assay import crashpoints
+from assay.errors import ConfigError
+
+DEFAULT_BACKEND = "sqlite://assay-workflow.db"
+MEMORY = ":memory:"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A storage URL, taken apart.
+
+    ``kind`` is ``sqlite`` or ``postgres``. ``path`` is the file of SQLite (relative to the current
+    directory unless it starts with a slash; ``:memory:`` for a database of one process), ``url``
+    what a Postgres driver takes, password included: log ``str(backend)`` instead, which has none.
+    """
+
+    kind: str
+    path: str = ""
+    url: str = field(default="", repr=False)
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether this is a SQLite database without a file."""
+        return self.kind == "sqlite" and self.path == MEMORY
+
+    def __str__(self) -> str:
+        if self.kind == "sqlite":
+            return f"sqlite:{self.path}" if self.is_memory else f"sqlite://{self.path}"
+        parts = urlsplit(self.url)
+        host = parts.netloc.rpartition("@")[2]
+        user = f"{parts.username}@" if parts.username else ""
+        return f"postgres://{user}{host}{parts.path}"
+
+    @classmethod
+    def parse(cls, url: str, *, name: str = "--backend") -> Backend:
+        """Take a storage URL apart.
+
+        Raises ConfigError, which calls the setting ``name`` and never repeats a password.
+        """
+        scheme, separator, rest = url.partition(":")
+        if separator and scheme == "sqlite":
+            return cls("sqlite", path=_sqlite_path(rest, name))
+        if separator and scheme in ("postgres", "postgresql"):
+            _check_postgres(url, name)
+            return cls("postgres", url=url)
+        shown = f" (given: {scheme}:...)" if separator else ""
+        raise ConfigError(
+            f"{name}: a storage URL starts with sqlite:, postgres: or postgresql:{shown}, "
+            f"for example {DEFAULT_BACKEND} or postgres://user@host:5432/assay"
+        )
+
+
+def _sqlite_path(rest: str, name: str) -> str:
+    """The file of a SQLite URL, given what follows ``sqlite:``."""
+    path, _, query = rest.partition("?")
+    if query not in ("", "mode=rwc"):
+        raise ConfigError(f"{name}: the only option of a SQLite URL is ?mode=rwc (given: ?{query})")
+    path = unquote(path)
+    if path in (MEMORY, "//" + MEMORY, "///" + MEMORY):
+        return MEMORY
+    if not path.startswith("//") or path == "//" or path.endswith("/"):
+        raise ConfigError(
+            f"{name}: a SQLite URL names a file: sqlite:///absolute/path.db, sqlite://relative.db or sqlite::memory:"
+        )
+    if "\0" in path:
+        raise ConfigError(f"{name}: the path of the SQLite file contains a NUL character")
+    return path[2:]
+
+
+def _check_postgres(url: str, name: str) -> None:
+    problem = f"{name}: not a Postgres URL; it looks like postgres://user:password@host:5432/database"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        # From nothing: the original error quotes the URL and with it the password.
+        raise ConfigError(problem) from None
+    if not url.partition(":")[2].startswith("//") or len(parts.path) < 2:
+        raise ConfigError(problem)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything the engine needs to know. Times are seconds, sizes bytes."""
+
+    #: storage URL, perhaps with a password: show ``database`` instead
+    backend: str = field(default=DEFAULT_BACKEND, repr=False)
+    host: str = "127.0.0.1"
+    port: int = 8080
+    lease_secs: float = 30.0
+    cancel_grace_secs: float = 30.0
+    max_body_bytes: int = 16 * 1024 * 1024
+    max_payload_bytes: int = 2 * 1024 * 1024
+    sqlite_synchronous: str = "full"
+    log_level: str = "info"
+    build_profile: str = "release"
+    version: str | None = None
+    #: a testing aid: the point at which this process dies, see ``assay.crashpoints``
+    crash_at: str = ""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **flags: Any) -> Config:
+        """Settings from environment variables (``os.environ`` by default).
+
+        ``flags`` are values of command line options under the names of the fields; they win over
+        variables, and ``None`` means that the option was not given. An empty variable counts as
+        unset. Raises ConfigError naming the variable or option whose value cannot be used.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for name, (variable, parse) in _VARIABLES.items():
+            flag = flags.get(name)
+            if flag is not None:
+                values[name] = parse(str(flag), "--" + name.replace("_", "-"))
+            elif environ.get(variable):
+                values[name] = parse(environ[variable], variable)
+        if flags.get("version") is not None:
+            values["version"] = flags["version"]
+        return cls(**values)
+
+    @property
+    def database(self) -> Backend:
+        """The storage URL, taken apart. Raises ConfigError for one that cannot be used."""
+        return Backend.parse(self.backend)
+
+    @property
+    def auth_mode(self) -> str:
+        """How clients prove who they are: ``open``."""
+        return "open"
+
+
+Parser = Callable[[str, str], Any]
+
+
+def _whole(lowest: int, highest: int) -> Parser:
+    def parse(text: str, name: str) -> int:
+        digits = text.strip()
+        if digits.isascii() and digits.isdigit() and lowest <= int(digits[:20]) <= highest:
+            return int(digits)
+        raise ConfigError(f"{name}: expected a whole number from {lowest} to {highest}, got {_shown(text)}")
+
+    return parse
+
+
+def _number(lowest: float, highest: float) -> Parser:
+    def parse(text: str, name: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if lowest <= value <= highest:
+            return value
+        raise ConfigError(f"{name}: expected a number of seconds from {lowest:g} to {highest:g}, got {_shown(text)}")
+
+    return parse
+
+
+def _choice(*allowed: str) -> Parser:
+    def parse(text: str, name: str) -> str:
+        value = text.strip().lower()
+        if value in allowed:
+            return value
+        raise ConfigError(f"{name}: expected one of {', '.join(allowed)}, got {_shown(text)}")
+
+    return parse
+
+
+def _backend(text: str, name: str) -> str:
+    Backend.parse(text, name=name)
+    return text
+
+
+def _host(text: str, name: str) -> str:
+    value = text.strip().removeprefix("[").removesuffix("]")
+    if value and not any(character.isspace() or character in "/\0" for character in value):
+        return value
+    raise ConfigError(f"{name}: expected a host name or address, got {_shown(text)}")
+
+
+def _crash_point(text: str, name: str) -> str:
+    try:
+        crashpoints.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    return text
+
+
+def crash_at(environ: Mapping[str, str] | None = None) -> str:
+    """The point at which a process that has no ``Config`` is to die, empty for none. Raises ConfigError."""
+    text = (os.environ if environ is None else environ).get(CRASH_AT, "")
+    return _crash_point(text, CRASH_AT) if text else ""
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:60] + "...")
+
+
+CRASH_AT = "ASSAY_CRASH_AT"
+
+#: field of Config -> (environment variable, parser of its text)
+_VARIABLES: dict[str, tuple[str, Parser]] = {
+    "backend": ("DATABASE_URL", _backend),
+    "host": ("ASSAY_HOST", _host),
+    "port": ("ASSAY_PORT", _whole(0, 65535)),
+    "lease_secs": ("ASSAY_WF_DISPATCH_TIMEOUT_SECS", _number(0.1, 86400)),
+    "cancel_grace_secs": ("ASSAY_WF_CANCEL_GRACE_SECS", _number(0, 86400)),
+    "max_body_bytes": ("ASSAY_MAX_BODY_BYTES", _whole(1024, 1 << 30)),
+    "max_payload_bytes": ("ASSAY_MAX_PAYLOAD_BYTES", _whole(1, 1 << 30)),
+    "sqlite_synchronous": ("ASSAY_SQLITE_SYNCHRONOUS", _choice("full", "normal")),
+    "log_level": ("ASSAY_LOG", _choice("debug", "info", "warning", "error")),
+    "build_profile": ("ASSAY_BUILD_PROFILE", _choice("release", "debug")),
+    "crash_at": (CRASH_AT, _crash_point),
+}

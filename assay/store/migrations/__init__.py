@@ -1,0 +1,1 @@
+"""Numbered migration files, run in order by ``playhouse.migrations``."""

@@ -1,0 +1,85 @@
+"""What every test can use: an engine, the API over it, and a clock that stands still."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faulty import Faults, FaultyEngine
+from flask.testing import FlaskClient
+from postgres import PostgresServer
+from soundness import assert_invariants
+
+from assay.app import create_app
+from assay.clock import FrozenClock
+from assay.config import Config
+from assay.engine import Engine
+
+#: with ASSAY_TEST_FAULTS=<seed> the databases of engines fail now and then, and all tests pass all the same
+FAULTS = os.environ.get("ASSAY_TEST_FAULTS")
+
+#: the databases that a test of the engine runs on: ASSAY_TEST_BACKENDS=sqlite,postgres
+BACKENDS = tuple(os.environ.get("ASSAY_TEST_BACKENDS", "sqlite").split(","))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The contract of the engine is kept on every database, other tests run on those asked for."""
+    if "backend_name" in metafunc.fixturenames:
+        contract = metafunc.definition.path.parent.name == "contract" and not FAULTS
+        names = ("sqlite", "postgres") if contract and "ASSAY_TEST_BACKENDS" not in os.environ else BACKENDS
+        metafunc.parametrize("backend_name", names)
+
+
+@pytest.fixture
+def backend(backend_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database; every test that uses it runs on each backend."""
+    if backend_name == "postgres":
+        return request.getfixturevalue("postgres_database")
+    return f"sqlite://{tmp_path}/assay.db"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real Postgres server of this test run."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_database(postgres: PostgresServer) -> Iterator[str]:
+    """The URL of a new database with the schema of the engine."""
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture
+def clock() -> Iterator[FrozenClock]:
+    """A clock that only the test moves; ask for it before ``engine``."""
+    with FrozenClock() as frozen:
+        yield frozen
+
+
+@pytest.fixture
+def config(backend: str) -> Config:
+    """Settings of the test engine; override it for other limits."""
+    return Config(backend=backend)
+
+
+@pytest.fixture
+def engine(config: Config) -> Iterator[Engine]:
+    """A fresh engine without background loops; tests make the passes themselves.
+
+    After the test every invariant of the database must hold.
+    """
+    engine = FaultyEngine(config, Faults(int(FAULTS), on=False)) if FAULTS else Engine(config)
+    yield engine
+    engine.close()
+    assert_invariants(config.backend)
+
+
+@pytest.fixture
+def api(engine: Engine) -> FlaskClient:
+    """A client of the REST API of ``engine``."""
+    return create_app(engine=engine).test_client()

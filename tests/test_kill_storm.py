@@ -1,0 +1,97 @@
+"""A counter workload while the engine and two workers are killed again and again: nothing acknowledged is ever lost.
+
+The normal run takes about two minutes. ``ASSAY_STORM_SECS`` sets how long things are killed and ``ASSAY_STORM_SEED``
+what happens; the timing of a machine is never the same twice, so a seed repeats the plans and the faults, but not every
+accident. ``make soak MINUTES=30 SEED=7`` does it for long. When something is wrong, the database and all logs are kept.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from storm import aftermath
+from storm.client import Client
+from storm.effects import Effects, World
+from storm.line import Line, Storm
+from storm.processes import Processes
+
+SECS = float(os.environ.get("ASSAY_STORM_SECS") or 90)
+SEED = os.environ.get("ASSAY_STORM_SEED") or str(secrets.randbelow(10**6))
+#: with ``postgres``, two engines share a database and die one by one
+BACKEND = os.environ.get("ASSAY_STORM_BACKEND") or "sqlite"
+CLIENTS = 16
+#: after the storm, every open run ends within this time
+CALM_SECS = 90.0
+REPORT_SECS = 30.0
+
+
+@pytest.mark.timeout(SECS + CALM_SECS + 180)
+def test_everything_acknowledged_survives_a_storm_of_kills(request: pytest.FixtureRequest) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="assay-storm-"))
+    several = BACKEND == "postgres"
+    url = request.getfixturevalue("postgres_database") if several else f"sqlite://{folder}/assay.db"
+    print(f"\nstorm: seed {SEED}, {SECS:g} s")
+    storm = Storm()
+    with (
+        Effects(folder / "effects.db") as effects,
+        Processes(url, 2 if several else 1, effects.url, storm, SEED) as processes,
+    ):
+        clients = _weather(storm, processes, effects)
+        processes.end(clean=not storm.problems)
+        if not storm.problems:
+            jobs = [job for client in clients for job in client.jobs]
+            storm.problems += aftermath.problems(processes.backend, effects.world(), jobs)
+        storm.problems += processes.alarms()
+        if storm.problems:
+            processes.keep_logs(folder)
+        print(_summary(processes, clients, effects.world()))
+    if storm.problems:
+        pytest.fail("\n".join([*storm.problems[:20], _how_to_repeat(folder)]), pytrace=False)
+    shutil.rmtree(folder)
+
+
+def _weather(storm: Storm, processes: Processes, effects: Effects) -> list[Client]:
+    """The storm, and the calm in which every run comes to its end."""
+    line = Line([engine.url for engine in processes.engines], storm)
+    clients = [Client(f"run-{number}", f"{SEED} {number}", storm, line, effects) for number in range(CLIENTS)]
+    watch = threading.Thread(target=_watch, args=(storm, processes, clients, effects), daemon=True)
+    for thread in [*clients, watch]:
+        thread.start()
+    processes.rage()
+    storm.deadline = time.monotonic() + CALM_SECS
+    for thread in [*clients, watch]:
+        thread.join(CALM_SECS + 60)
+        if thread.is_alive():
+            storm.report(f"{thread.name} does not come to an end")
+    return clients
+
+
+def _watch(storm: Storm, processes: Processes, clients: list[Client], effects: Effects) -> None:
+    """End the storm when its time is up, and say now and then how it goes."""
+    end = time.monotonic() + SECS
+    while (left := end - time.monotonic()) > 0 and not storm.over.wait(min(left, REPORT_SECS)):
+        if left > REPORT_SECS:
+            print(f"{left - REPORT_SECS:.0f} s left: {_summary(processes, clients, effects.world())}", flush=True)
+    storm.over.set()
+
+
+def _summary(processes: Processes, clients: list[Client], world: World) -> str:
+    runs = sum(len(client.jobs) for client in clients)
+    repeated = len(world.key_of) - len(world.keys)
+    faults = ", ".join(f"{name} {count}" for name, count in sorted(processes.faults.items()))
+    return (
+        f"{runs} runs, {len(world.keys)} effects, {repeated} repeated; "
+        f"slowest run {max(client.slowest for client in clients):.1f} s; {faults}"
+    )
+
+
+def _how_to_repeat(folder: Path) -> str:
+    settings = f"ASSAY_STORM_SEED={SEED} ASSAY_STORM_SECS={SECS:g} ASSAY_STORM_BACKEND={BACKEND}"
+    return f"database and logs are in {folder}\nto repeat: {settings} python -m pytest -s {__file__}"

@@ -1,0 +1,46 @@
+"""The engine against its model: thousands of random moves, compared after each one.
+
+The normal run makes the same histories every time and takes some 20 seconds. For a longer soak with new histories set
+``ASSAY_ORACLE_HISTORIES`` to their number (500 take about a minute) and, when wanted, ``ASSAY_ORACLE_STEPS`` to
+the number of moves in each (default 60); a failing history is shrunk and printed as a program. With
+``ASSAY_TEST_BACKENDS=sqlite,postgres`` Postgres is asked the same.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from oracle.machine import Machine, Player
+
+HISTORIES = int(os.environ.get("ASSAY_ORACLE_HISTORIES", "0"))
+STEPS = int(os.environ.get("ASSAY_ORACLE_STEPS", "60"))
+
+
+def machine_on(backend_name: str, request: pytest.FixtureRequest) -> type[Machine]:
+    """The machine whose histories happen on this kind of database."""
+    if backend_name == "sqlite":
+        return Machine
+    database = staticmethod(request.getfixturevalue("postgres").database)
+    player = type("PostgresPlayer", (Player,), {"new_database": database})
+    return type("PostgresMachine", (Machine,), {"player": player})
+
+
+@pytest.mark.timeout(0 if HISTORIES else 300)
+def test_the_engine_does_what_its_model_does(backend_name: str, request: pytest.FixtureRequest) -> None:
+    run_state_machine_as_test(
+        machine_on(backend_name, request),
+        settings=settings(
+            max_examples=HISTORIES or (250 if backend_name == "sqlite" else 50),
+            stateful_step_count=STEPS,
+            derandomize=not HISTORIES,
+            database=None,
+            deadline=None,
+            report_multiple_bugs=False,
+            print_blob=False,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

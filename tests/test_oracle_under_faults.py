@@ -1,0 +1,53 @@
+"""Random moves on an engine whose database fails now and then, and on a model that knows of no faults.
+
+``ASSAY_ORACLE_HISTORIES`` and ``ASSAY_ORACLE_STEPS`` make it longer, as for ``test_oracle``.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from faulty import Faults, FaultyEngine
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from oracle.driver import GRACE, LEASE
+from oracle.machine import Machine, Player
+
+from assay.config import Config
+from assay.engine import Engine
+
+HISTORIES = int(os.environ.get("ASSAY_ORACLE_HISTORIES", "0"))
+STEPS = int(os.environ.get("ASSAY_ORACLE_STEPS", "60"))
+
+
+class FaultyPlayer(Player):
+    """Its engines meet the same faults every time a history is told."""
+
+    def open_engine(self) -> Engine:
+        config = Config(backend=self.url, lease_secs=LEASE, cancel_grace_secs=GRACE, sqlite_synchronous="off")
+        return FaultyEngine(config, Faults(1, on=False))
+
+
+class FaultyMachine(Machine):
+    """Histories of such engines."""
+
+    player = FaultyPlayer
+
+
+@pytest.mark.timeout(0 if HISTORIES else 300)
+def test_faults_of_the_database_change_nothing_that_the_model_would_see() -> None:
+    run_state_machine_as_test(
+        FaultyMachine,
+        settings=settings(
+            max_examples=HISTORIES or 60,
+            stateful_step_count=STEPS,
+            derandomize=not HISTORIES,
+            database=None,
+            deadline=None,
+            report_multiple_bugs=False,
+            print_blob=False,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
