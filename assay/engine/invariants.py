@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from assay import clock
 from assay.engine.invariants_history import Violation, decoded, histories, pages
 from assay.store.database import Connection, Database, Row
 from assay.store.models import OPEN
@@ -56,7 +55,7 @@ def report(database: Database) -> Report:
         found = list(_rules(db))
         counts = Counter[str]()
         found += histories(db, counts)
-        found += [*_holders(db), *_attributes(db), *_outbox(db), *_keys(db)]
+        found += [*_holders(db), *_attributes(db), *_outbox(db, database.now()), *_keys(db)]
     found.sort(key=lambda violation: (NUMBERS.index(violation.invariant), violation.ids))
     return Report(found, counts["runs"], counts["events"])
 
@@ -288,9 +287,9 @@ def _attributes(db: Connection) -> Iterator[Violation]:
                 yield Violation("I21", (row["id"],), "search_attributes is no object with assay_engine_version")
 
 
-def _outbox(db: Connection) -> Iterator[Violation]:
+def _outbox(db: Connection, now: float) -> Iterator[Violation]:
     """I26: each recently closed run has exactly one closing entry."""
-    limit = clock.now() - OUTBOX_CHECKED_SECS
+    limit = now - OUTBOX_CHECKED_SECS
     entries: Counter[str] = Counter()
     last = 0
     while rows := db.tuples("SELECT id, changes FROM outbox WHERE id > ? ORDER BY id LIMIT 1000", (last,)):

@@ -12,8 +12,7 @@ from typing import Any
 
 import orjson
 
-from assay import clock
-from assay.engine import queries
+from assay.engine import attempts, queries
 from assay.engine.core import Engine
 from assay.store.database import Connection, Row
 
@@ -45,7 +44,7 @@ class Verdict:
 def pending(engine: Engine, *, workflow_id: str, namespace: str | None = None) -> dict[str, Any]:
     """What the run waits for now. Raises WorkflowNotFound."""
     with engine.reading() as db:
-        situation = _situation(db, workflow_id, namespace)
+        situation = _situation(db, engine.now(), workflow_id, namespace)
     verdict = next(found for rule in RULES if (found := rule(situation)) is not None)
     error = situation.run["task_error"]
     return {
@@ -60,10 +59,9 @@ def pending(engine: Engine, *, workflow_id: str, namespace: str | None = None) -
     }
 
 
-def _situation(db: Connection, workflow_id: str, namespace: str | None) -> Situation:
+def _situation(db: Connection, now: float, workflow_id: str, namespace: str | None) -> Situation:
     queries.facts(db, workflow_id, namespace)
     run = db.one("SELECT * FROM workflows WHERE id = ?", (workflow_id,)) or {}
-    now = clock.now()
     is_open = run["completed_at"] is None
     active = db.all(
         "SELECT id, task_queue, workflows, activities FROM workflow_workers WHERE namespace = ? AND status = 'active'",
@@ -110,31 +108,28 @@ def _children(db: Connection, workflow_id: str) -> list[Row]:
 
 
 def _waits(db: Connection, workflow_id: str) -> list[Row]:
-    """The waits that no signal and no time-out has ended.
+    """The waits that no signal and no time-out has ended, the oldest first.
 
-    Only the last wait of a history can be unsatisfied, because a handler waits for one signal at a time. A signal of
-    its name that came later, or the end of its timer, ends it.
+    A signal ends the oldest open wait of its name, the end of a timer the wait that it bounds.
     """
-    row = db.one(
-        "SELECT seq, payload, timestamp FROM workflow_events "
-        "WHERE workflow_id = ? AND event_type = 'WorkflowAwaitingSignal' ORDER BY seq DESC LIMIT 1",
+    open_waits: list[Row] = []
+    # Without the payloads of the signals, which may be large.
+    events = db.tuples(
+        "SELECT event_type, payload ->> 'signal', payload ->> 'wait_seq', payload ->> 'timer_seq', timestamp "
+        "FROM workflow_events WHERE workflow_id = ? "
+        "AND event_type IN ('WorkflowAwaitingSignal', 'SignalReceived', 'TimerFired') ORDER BY seq",
         (workflow_id,),
     )
-    if row is None:
-        return []
-    wait = {**orjson.loads(row["payload"]), "since": row["timestamp"]}
-    later = db.tuples(
-        "SELECT event_type, payload FROM workflow_events WHERE workflow_id = ? AND seq > ? "
-        "AND event_type IN ('SignalReceived', 'TimerFired') ORDER BY seq",
-        (workflow_id, row["seq"]),
-    )
-    for event_type, text in later:
-        payload = orjson.loads(text)
-        if event_type == "SignalReceived" and payload["signal"] == wait["signal"]:
-            return []
-        if event_type == "TimerFired" and payload["timer_seq"] == wait["timer_seq"]:
-            return []
-    return [wait]
+    for event_type, signal, wait_seq, timer_seq, timestamp in events:
+        timer = None if timer_seq is None else int(timer_seq)
+        if event_type == "WorkflowAwaitingSignal":
+            open_waits.append({"signal": signal, "wait_seq": int(wait_seq), "timer_seq": timer, "since": timestamp})
+            continue
+        key, value = ("signal", signal) if event_type == "SignalReceived" else ("timer_seq", timer)
+        ended = next((wait for wait in open_waits if wait[key] == value), None)
+        if ended is not None:
+            open_waits.remove(ended)
+    return open_waits
 
 
 def duration(seconds: float) -> str:
@@ -209,7 +204,7 @@ def _activity_retrying(at: Situation) -> Verdict | None:
                 "activity_retrying",
                 f"activity '{item['name']}' attempt {item['attempt']} of {item['max_attempts']}, "
                 f"next in {duration(item['next_retry_at'] - at.now)}, last error: {item['error']}",
-                None,
+                item["next_retry_at"] - attempts.backoff({**item, "attempt": item["attempt"] - 1}),
             )
     return None
 
@@ -243,12 +238,15 @@ def _activity_queued(at: Situation) -> Verdict | None:
 def _waiting_signal(at: Situation) -> Verdict | None:
     if not at.waits:
         return None
-    wait = at.waits[0]
-    sentence = f"waiting for signal '{wait['signal']}' for {duration(at.now - wait['since'])}"
-    timer = next((timer for timer in at.timers if timer["timer_seq"] == wait["timer_seq"]), None)
+    names = list(dict.fromkeys(f"'{wait['signal']}'" for wait in at.waits))
+    since = at.waits[0]["since"]
+    sentence = f"waiting for signal{'s' if len(names) > 1 else ''} {', '.join(names)} for {duration(at.now - since)}"
+    bounds = {wait["timer_seq"] for wait in at.waits}
+    # Ordered by their time: the first is the next to end a wait.
+    timer = next((timer for timer in at.timers if timer["timer_seq"] in bounds), None)
     if timer is not None:
         sentence += f", time-out in {duration(timer['fire_at'] - at.now)}"
-    return Verdict("waiting_signal", sentence, wait["since"])
+    return Verdict("waiting_signal", sentence, since)
 
 
 def _waiting_child(at: Situation) -> Verdict | None:

@@ -122,10 +122,11 @@ def test_a_retrying_activity(engine: Engine, clock: FrozenClock) -> None:
     worker = Worker(engine, "flow", activities=["act"])
     start(engine)
     worker.do(activity(1, initial_interval_secs=8), activity(2))
+    failed_at = clock()
     worker.fail(worker.take_activity(), "flaky")
     clock.advance(2)
     found = look(engine)
-    assert found["code"] == "activity_retrying"
+    assert (found["code"], found["since"]) == ("activity_retrying", failed_at)
     assert all(text in found["verdict"] for text in ("'act'", "2 of 3", "6 s", "flaky"))
     assert [item["next_retry_at"] for item in found["activities"]] == [clock() + 6, None]
     assert found["activities"][0]["error"] == "flaky"
@@ -171,6 +172,37 @@ def test_a_wait_for_a_signal_with_and_without_a_time_out(engine: Engine, clock: 
     assert found["code"] == "waiting_signal"
     assert "50 s" in found["verdict"]
     assert found["timers"] == [{"timer_seq": 1, "fire_at": since + 60, "duration_secs": 60}]
+
+
+def test_every_open_wait_is_shown_and_a_signal_ends_the_oldest_of_its_name(engine: Engine, clock: FrozenClock) -> None:
+    worker = Worker(engine, "flow")
+    start(engine)
+    worker.do(timer(1, 60), wait(1, "a"), wait(2, "b", timer_seq=1), wait(3, "a"))
+    since = clock()
+    clock.advance(10)
+    found = look(engine)
+    assert (found["code"], found["signals"], found["since"]) == ("waiting_signal", ["a", "b"], since)
+    assert all(text in found["verdict"] for text in ("'a'", "'b'", "50 s"))
+    workflows.signal(engine, workflow_id="w", name="a", payload={"timer_seq": 1})
+    worker.do()
+    assert look(engine)["signals"] == ["b", "a"]
+    workflows.signal(engine, workflow_id="w", name="a")
+    worker.do()
+    assert look(engine)["signals"] == ["b"]
+    clock.advance(50)
+    worker.heartbeat()
+    timers.fire_due(engine, clock())
+    worker.do(timer(2, 5))
+    assert (look(engine)["code"], look(engine)["signals"]) == ("waiting_timer", [])
+
+
+def test_a_signal_before_the_wait_does_not_end_it(engine: Engine) -> None:
+    worker = Worker(engine, "flow")
+    start(engine)
+    worker.do(wait(1, "go"))
+    workflows.signal(engine, workflow_id="w", name="go")
+    worker.do(wait(2, "go"))
+    assert look(engine)["signals"] == ["go"]
 
 
 def test_a_wait_that_is_over_is_not_waited_for(engine: Engine, clock: FrozenClock) -> None:

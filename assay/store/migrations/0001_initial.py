@@ -75,7 +75,7 @@ CREATE INDEX workflows_cancelling ON workflows (cancel_requested_at)
 CREATE INDEX workflows_open ON workflows (namespace, task_queue) WHERE completed_at IS NULL;
 
 CREATE TABLE workflow_events (
-    id {row_id},
+    id {auto_id},
     workflow_id TEXT NOT NULL REFERENCES workflows (id),
     seq INTEGER NOT NULL,
     event_type TEXT NOT NULL,
@@ -88,7 +88,7 @@ CREATE UNIQUE INDEX workflow_events_dedup ON workflow_events (workflow_id, dedup
     WHERE dedup_key IS NOT NULL;
 
 CREATE TABLE workflow_activities (
-    id {row_id},
+    id {auto_id},
     workflow_id TEXT NOT NULL REFERENCES workflows (id),
     namespace TEXT NOT NULL REFERENCES namespaces (name),
     activity_seq INTEGER NOT NULL,
@@ -221,7 +221,7 @@ SQLITE_TYPES = {
     "bool": "INTEGER",
     "false": "0",
     "row_id": "INTEGER PRIMARY KEY",
-    # Ids of notifications and keys are never used again, even when every row was deleted.
+    # Ids that others get to see are never used again, even when every row was deleted.
     "auto_id": "INTEGER PRIMARY KEY AUTOINCREMENT",
 }
 POSTGRES_TYPES = {
