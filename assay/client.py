@@ -12,6 +12,7 @@ first one cannot have been processed (nothing was sent, or the method is GET).
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 PREFIX = "/api/v1/engine/workflow"
 _PIECE = 256 * 1024
 _IDEMPOTENT = frozenset({"GET", "HEAD"})
+#: characters of a foreign answer that an error text repeats
+_SHOWN = 500
+_PAGE = re.compile(r"<(!doctype|html|head|body)\b", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]*>([^<]*)</title", re.IGNORECASE)
 #: Path segments that HTTP clients and proxies fold away; sent escaped, the engine can refuse them by name.
 _DOTS = {".": "%2E", "..": "%2E%2E"}
 
@@ -430,8 +435,18 @@ def http_error(answer: Answer) -> HttpError:
     if isinstance(body, dict):
         error, code = body.get("error"), body.get("code")
     if not isinstance(error, str):
-        error = answer.body.decode("utf-8", "replace").strip() or "<empty>"
+        error = _text_of(answer)
     return HttpError(answer.status, _phrase(answer), error, code if isinstance(code, str) else None, body)
+
+
+def _text_of(answer: Answer) -> str:
+    """What an answer that is not the engine's JSON says, on one short line; of a page only its title."""
+    text = answer.body.decode("utf-8", "replace").strip()
+    if "html" in answer.headers.get("content-type", "").lower() or _PAGE.match(text):
+        title = _TITLE.search(text)
+        name = " ".join(title[1].split()) if title else ""
+        text = "an HTML page, not an answer of an engine" + (f": {name}" if name else "")
+    return (text if len(text) <= _SHOWN else text[:_SHOWN] + "…") or "<empty>"
 
 
 def _phrase(answer: Answer) -> str:

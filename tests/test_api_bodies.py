@@ -181,6 +181,13 @@ def test_deep_nesting_is_stored_whole_or_refused(api: FlaskClient, engine: Engin
         assert api.get(B + url).status_code == 200
 
 
+def test_nesting_beyond_what_can_be_read_says_so(api: FlaskClient) -> None:
+    start(api)
+    response = post(api, "/workflows/w/signal/go", '{"payload":' + "[" * 2000 + "]" * 2000 + "}")
+    assert (response.status_code, response.json["code"]) == (400, "invalid_json")
+    assert "nested more than 1024 levels deep" in response.json["error"]
+
+
 # Sizes
 
 

@@ -156,6 +156,23 @@ def test_an_error_without_our_body_shows_what_came(body: bytes, text: str) -> No
     assert raised.value.error == text and raised.value.code is None
 
 
+PAGE = b"<!DOCTYPE html>\n<html><head><title>502 Bad\n Gateway</title></head><body>" + b"<p>x</p>" * 500
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        (Reply(502, PAGE), "an HTML page, not an answer of an engine: 502 Bad Gateway"),
+        (Reply(404, b"<p>no", {"Content-Type": "text/html; charset=x"}), "an HTML page, not an answer of an engine"),
+        (Reply(500, b"x" * 10_000), "x" * 500 + "…"),
+    ],
+)
+def test_of_a_page_only_the_title_is_told_and_of_a_long_text_the_beginning(reply: Reply, text: str) -> None:
+    with FakeEngine(reply) as engine, pytest.raises(HttpError) as raised:
+        Client(engine.url).call("GET", "version")
+    assert raised.value.error == text
+
+
 def test_a_redirect_is_an_error_and_not_followed() -> None:
     moved = Reply(308, b"", {"Location": "/elsewhere"}, "Permanent Redirect")
     with FakeEngine(moved) as engine, pytest.raises(HttpError, match="HTTP 308 Permanent Redirect"):

@@ -192,6 +192,14 @@ NIL_ON_404 = ["describe('x')", "get_state('x')", "get_state('x', 'q')", "schedul
               "namespaces.describe('x')", "namespaces.stats('x')"]  # fmt: skip
 
 
+def test_a_name_that_no_namespace_can_have_is_an_unknown_one(fake: FakeEngine) -> None:
+    fake.answer = error(422, "name: has other characters")
+    for call in ("describe", "stats"):
+        assert LUA.run(f"return w.namespaces.{call}('no name') == nil") is True
+    assert "HTTP 422" in LUA.error("w.describe('x')")
+    assert "HTTP 422" in LUA.error("w.namespaces.delete('no name')")
+
+
 def test_only_some_functions_turn_404_into_nil(fake: FakeEngine) -> None:
     fake.answer = error(404, "no such thing")
     for call in NIL_ON_404:

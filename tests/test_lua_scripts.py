@@ -60,6 +60,13 @@ def test_an_uncaught_error_gives_1_with_message_and_traceback(here: Path, capfd:
     assert "stack traceback:" in err and "script.lua:4: in main chunk" in err
 
 
+def test_errors_tell_positions_in_the_script_only(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for code in ("coroutine.create(1)", "setmetatable(1)", "require('assay.workflow').connect(1)", "json.parse('{')"):
+        assert run_script(str(script(here, f"local x = {code}\nreturn x"))) == 1
+        err = capfd.readouterr().err
+        assert "[assay " not in err and "script.lua:1: in main chunk" in err
+
+
 @pytest.mark.parametrize(
     ("raised", "text"), [("{code = 7}", '{"code":7}'), ("{message = 'told'}", "told"), ("nil", "")]
 )

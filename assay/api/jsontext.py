@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+#: levels of arrays and objects that the parser follows
+DEEPEST = 1024
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -42,6 +44,8 @@ def _explain(text: bytes, error: orjson.JSONDecodeError) -> str:
         text.decode()
     except UnicodeDecodeError as bad:
         return f"byte {bad.start + 1} is not valid UTF-8"
+    if "depth" in error.msg:
+        return f"arrays and objects are nested more than {DEEPEST} levels deep; send flatter data"
     return f"{error.msg} (line {error.lineno}, column {error.colno})"
 
 

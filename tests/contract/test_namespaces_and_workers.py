@@ -97,6 +97,21 @@ def test_deleting_a_namespace_leaves_no_rows(engine: Engine) -> None:
     start(engine)
 
 
+def test_ids_of_activities_and_events_are_not_used_again_after_a_deletion(engine: Engine) -> None:
+    seen: list[tuple[str, int]] = []
+    for _ in range(2):
+        namespaces.create(engine, name="gone")
+        worker = Worker(engine, "flow", namespace="gone", activities=["act"])
+        start(engine, "w", namespace="gone")
+        worker.do(activity(1))
+        seen.append(("activity", worker.take_activity()["id"]))
+        seen += [("event", event["id"]) for event in plain(queries.events(engine, workflow_id="w"))]
+        workflows.terminate(engine, workflow_id="w")
+        worker.leave()
+        namespaces.delete(engine, name="gone")
+    assert len(seen) == len(set(seen)) == 6
+
+
 def test_namespace_statistics_count_every_status(engine: Engine, clock: FrozenClock) -> None:
     created = namespaces.create(engine, name="blue")["created_at"]
     worker = Worker(engine, "flow", namespace="blue")

@@ -5,8 +5,10 @@ local control = import("control")
 local text = import("text")
 local workflow = import("workflow")
 
+-- The levels of the runtime itself say nothing about the script.
 local function with_traceback(value)
-  return debug.traceback(text.of_error(value), 2)
+  local levels = string.gsub(debug.traceback("", 2), "\n\t%[assay [^\n]*", "")
+  return text.of_error(value) .. levels
 end
 
 globals.dress({ ["assay.workflow"] = workflow })

@@ -28,6 +28,9 @@ function text.valid_utf8(value)
   return table.concat(parts)
 end
 
+-- The position that Lua adds to a message, when that lies in the runtime and not in the script.
+local OWN_POSITION = "^%[assay [%w_.]+%]:%d+: "
+
 local function to_string(value)
   local ok, result = pcall(tostring, value)
   return ok and result or "a " .. type(value) .. " that cannot be shown"
@@ -40,7 +43,7 @@ function text.of_error(value)
     local message = rawget(value, "message")
     result = type(message) == "string" and message or json.encode(value) or to_string(value)
   else
-    result = type(value) == "string" and value or to_string(value)
+    result = string.gsub(type(value) == "string" and value or to_string(value), OWN_POSITION, "")
   end
   if result == "" then
     return "unknown error"

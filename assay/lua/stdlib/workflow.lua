@@ -30,7 +30,8 @@ local function encoded(name, value)
   return result
 end
 
-local function request(name, method, segments, query, body, missing_is_nil)
+-- A request; an answer with the status `missing` or 404 is nil for those that give it.
+local function request(name, method, segments, query, body, missing)
   if not connection then
     error("workflow." .. name .. ": call workflow.connect first", 0)
   end
@@ -40,7 +41,7 @@ local function request(name, method, segments, query, body, missing_is_nil)
   local ok, status, answer = control.blocking_try("workflow." .. name, "request", method, segments, query, body)
   if not ok then
     unreachable(name, status)
-  elseif status == 404 and missing_is_nil then
+  elseif missing and (status == 404 or status == missing) then
     return nil
   elseif status >= 400 then
     refused(name, status, answer)
@@ -183,7 +184,7 @@ manage("list", function(name, opts)
 end)
 
 manage("describe", function(name, id)
-  return request(name, "GET", { "workflows", need_text(name, "id", id) }, own_namespace(), nil, true)
+  return request(name, "GET", { "workflows", need_text(name, "id", id) }, own_namespace(), nil, 404)
 end)
 
 manage("get_events", function(name, id, opts)
@@ -196,7 +197,7 @@ end)
 manage("get_state", function(name, id, query_name)
   need_text(name, "id", id)
   optional_text(name, "query name", query_name)
-  return request(name, "GET", { "workflows", id, "state", query_name }, own_namespace(), nil, true)
+  return request(name, "GET", { "workflows", id, "state", query_name }, own_namespace(), nil, 404)
 end)
 
 manage("list_children", function(name, id)
@@ -243,7 +244,7 @@ end)
 
 manage("schedules.describe", function(name, schedule, opts)
   need_text(name, "name", schedule)
-  return request(name, "GET", { "schedules", schedule }, chosen_namespace(name, opts), nil, true)
+  return request(name, "GET", { "schedules", schedule }, chosen_namespace(name, opts), nil, 404)
 end)
 
 manage("schedules.patch", function(name, schedule, patch, opts)
@@ -278,7 +279,8 @@ end)
 
 for _, verb in ipairs({ "describe", "stats" }) do
   manage("namespaces." .. verb, function(name, namespace)
-    return request(name, "GET", { "namespaces", need_text(name, "name", namespace) }, nil, nil, true)
+    -- 422: no namespace can have this name, so it is an unknown one.
+    return request(name, "GET", { "namespaces", need_text(name, "name", namespace) }, nil, nil, 422)
   end)
 end
 
