@@ -15,8 +15,16 @@ from assay.engine import Engine, queries
 
 blp = Resource("activities", __name__, description="Activities of runs.")
 
-#: in a path the id is text; what is not a number is simply not the id of an activity
-ACTIVITY = {"id": Name("Activity id.", example="12")}
+
+class ActivityId(Name):
+    """Described as the number that it is; in a path it is text, and what is no number is not the id of an activity."""
+
+    def __init__(self) -> None:
+        super().__init__("Activity id.", example=12)
+        self.schema = {"type": "integer", "format": "int64", "minimum": 1, "maximum": INT64}
+
+
+ACTIVITY = {"id": ActivityId()}
 NUMBER = re.compile(r"[1-9][0-9]{0,18}")
 
 

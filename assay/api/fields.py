@@ -26,7 +26,10 @@ ABSENT = object()
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,63}")
-INTEGER = re.compile(r"-?[0-9]{1,18}")
+#: the same rules for the OpenAPI document, in the dialect of JSON schemas
+NAME_PATTERN = r"^(?!\.{1,2}$)[^\u0000-\u001f\u007f-\u009f]*$"
+NAMESPACE_PATTERN = r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,63}$"
+INTEGER = re.compile(r"-?[0-9]{1,19}")
 NUMBER = re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?([eE][+-]?[0-9]{1,3})?")
 
 #: the largest value of an INTEGER column on either database
@@ -103,7 +106,7 @@ class Field(marshmallow.fields.Field[Any]):
 class Text(Field):
     """Free text. NUL, which Postgres cannot store, becomes U+FFFD."""
 
-    schema = {"type": "string"}
+    schema: dict[str, Any] = {"type": "string"}
 
     def check(self, value: Any) -> str:
         if type(value) is not str:
@@ -111,12 +114,23 @@ class Text(Field):
         return value.replace("\x00", "\ufffd") if "\x00" in value else value
 
 
+class NonEmpty(Text):
+    """Free text of at least one character."""
+
+    schema = {"type": "string", "minLength": 1}
+
+    def check(self, value: Any) -> str:
+        if value == "":
+            raise ValidationError("must not be empty; leave it out instead")
+        return super().check(value)
+
+
 class Name(Field):
     """An id or name: 1..``longest`` characters, no control characters, not ``.`` or ``..``."""
 
     def __init__(self, description: str, *, longest: int = 255, **options: Any) -> None:
         self.longest = longest
-        self.schema = {"type": "string", "minLength": 1, "maxLength": longest}
+        self.schema = {"type": "string", "minLength": 1, "maxLength": longest, "pattern": NAME_PATTERN}
         super().__init__(description, **options)
 
     def check(self, value: Any) -> str:
@@ -142,8 +156,12 @@ class Name(Field):
 class BlankableName(Name):
     """A name where blank text means that none is given."""
 
+    def __init__(self, description: str, **options: Any) -> None:
+        super().__init__(description, **options)
+        del self.schema["minLength"]
+
     def check(self, value: Any) -> Any:
-        if type(value) is str and not value.strip(" "):
+        if type(value) is str and len(value) <= self.longest and not value.strip(" "):
             return None
         return super().check(value)
 
@@ -151,7 +169,7 @@ class BlankableName(Name):
 class Namespace(Field):
     """A namespace name."""
 
-    schema = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,63}$", "minLength": 1, "maxLength": 63}
+    schema = {"type": "string", "pattern": NAMESPACE_PATTERN, "minLength": 1, "maxLength": 63}
 
     def check(self, value: Any) -> str:
         if type(value) is not str:

@@ -21,6 +21,7 @@ from assay.api.fields import (
     Name,
     Namespace,
     Nested,
+    NonEmpty,
     Number,
     Object,
     Text,
@@ -121,7 +122,7 @@ class ListWorkflows(Query):
     id_prefix = Text("Text that the id starts with.", default=None, example="order-")
     created_after = Number("Created at or after (epoch seconds).", default=None, example=1776338400)
     created_before = Number("Created before (epoch seconds).", default=None, example=1776342000)
-    cursor = Text("Continues after the last row of a former page (`X-Next-Cursor`).", default=None)
+    cursor = NonEmpty("Continues after the last row of a former page (`X-Next-Cursor`).", default=None)
     limit = Int("Most rows of one page.", least=1, most=1000, default=50)
     offset = Int("Rows to skip; not together with `cursor`.", most=INT64, default=0)
     count = Bool("Add the header `X-Total-Count`.", default=False)
@@ -130,8 +131,6 @@ class ListWorkflows(Query):
     def whole(cls, data: dict[str, Any], values: dict[str, Any]) -> None:
         if "cursor" in data and "offset" in data:
             raise ValidationError({"offset": ["cannot be given together with cursor; leave one out"]})
-        if data.get("cursor") == "":
-            raise ValidationError({"cursor": ["must not be empty; leave it out for the first page"]})
 
 
 class RunQuery(Query):
