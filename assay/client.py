@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -122,10 +123,19 @@ class AnswerReader:
         self._complete_head = False
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes. Raises ``ConnectionError`` when they are not HTTP."""
+        """Take the next bytes. Raises ``ConnectionError`` when they are not HTTP.
+
+        The parser makes an error of its own of whatever is raised in its callbacks, also of the ``KeyboardInterrupt``
+        of a Ctrl-C that arrives there. That would look like a broken connection, which is tried again: so the
+        interrupt goes on as what it was.
+        """
         self.started = True
+        outside = sys.exception()
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            raised = error.__context__  # what the callback raised, unless an exception that is being handled hides it
+            raise (KeyboardInterrupt() if raised is None or raised is outside else raised) from None
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if self.answer is None:
                 raise ConnectionError("the answer is not HTTP") from error

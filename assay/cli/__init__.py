@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 OK, FAILED, TIMED_OUT, USAGE, INTERRUPTED = 0, 1, 2, 64, 130
 
+#: what a Ctrl-C does before it ends the process; it may come in the middle of any instruction
+tidy_up: list[Callable[[], None]] = []
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line (``sys.argv`` by default) and return the exit code."""
+    """Run the command line and return the exit code. Without ``argv`` (``sys.argv``) this process is the command's."""
+    if argv is None:
+        _end_on_interrupt()
     try:
         from assay.cli.root import run
 
@@ -28,6 +34,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         _forget_stdout()
         print(f"error: {(error.strerror or str(error)).lower()}", file=sys.stderr)
         return FAILED
+
+
+def _end_on_interrupt() -> None:
+    """Let Ctrl-C end the process at once, unless whoever started it wants it ignored.
+
+    Python's own handler raises ``KeyboardInterrupt`` wherever the program happens to be. In a finalizer, a weak
+    reference's callback or a callback of a C library that is caught or just reported, and the command runs on.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+
+
+def _end(_number: int, _frame: object) -> None:
+    try:
+        for action in tidy_up:
+            action()
+    finally:
+        os._exit(INTERRUPTED)
 
 
 def _as_utf8(word: str) -> str:

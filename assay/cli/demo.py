@@ -61,8 +61,8 @@ def demo(keep: bool, port: int | None) -> int:
     Starts an engine on a temporary database and a Lua worker, runs one workflow and stops both again.
     """
     try:
-        with _signals(), tempfile.TemporaryDirectory(prefix="assay-demo-") as folder, ExitStack() as children:
-            stage = _Stage(Path(folder), children, _free(port))
+        with _signals() as asked, tempfile.TemporaryDirectory(prefix="assay-demo-") as folder, ExitStack() as children:
+            stage = _Stage(Path(folder), children, _free(port), asked)
             stage.play()
             if keep:
                 stage.keep()
@@ -76,8 +76,9 @@ def demo(keep: bool, port: int | None) -> int:
 class _Stage:
     """Engine, worker and the run between them."""
 
-    def __init__(self, folder: Path, children: ExitStack, port: int) -> None:
+    def __init__(self, folder: Path, children: ExitStack, port: int, asked: list[BaseException]) -> None:
         self._shown: Any = None
+        self._asked = asked
         say("assay demo", "a deploy that waits for an approval")
         backend = f"sqlite://{folder / 'assay.db'}"
         self.engine = children.enter_context(
@@ -123,7 +124,7 @@ class _Stage:
         say("Ctrl-C stops both and removes the database.")
         while True:
             time.sleep(0.2)
-            self._check_children()
+            self._check()
 
     def farewell(self) -> None:
         """Say what to do next."""
@@ -169,13 +170,16 @@ class _Stage:
     def _until(self, condition: Callable[[], Any], what: str) -> Any:
         deadline = time.monotonic() + PATIENCE
         while not (value := condition()):
-            self._check_children()
+            self._check()
             if time.monotonic() > deadline:
                 raise CommandError(f"waited {PATIENCE:g} s for {what}")
             time.sleep(0.02)
         return value
 
-    def _check_children(self) -> None:
+    def _check(self) -> None:
+        """Raise what ends the demo: a signal whose exception was lost on its way, or a child that died."""
+        if self._asked:
+            raise self._asked[0]
         for name in ("engine", "worker"):
             child = getattr(self, name, None)
             if child is not None and child.popen.poll() is not None:
@@ -244,18 +248,22 @@ def _end(popen: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into ``Stopped``; a second signal no longer counts."""
+def _signals() -> Iterator[list[BaseException]]:
+    """Turn SIGTERM and SIGHUP into ``Stopped``; a second signal no longer counts.
+
+    The list gets the exception that is raised, because it does not come through from everywhere: Python only reports
+    what is raised in a finalizer, for example.
+    """
+    asked: list[BaseException] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
         _ignore_signals()
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise Stopped(number)
+        asked.append(KeyboardInterrupt() if number == signal.SIGINT else Stopped(number))
+        raise asked[0]
 
     before = {number: signal.signal(number, stop) for number in _ENDING}
     try:
-        yield
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

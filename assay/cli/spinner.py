@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Self
 
+from assay.cli import tidy_up
 from assay.cli.output import clean, width
 
 if TYPE_CHECKING:
@@ -32,11 +34,18 @@ class Spinner:
         self._drawn = False
 
     def __enter__(self) -> Self:
+        tidy_up.append(self._wipe)
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        tidy_up.remove(self._wipe)
         if self._drawn:
             print(_CLEAR, end="", file=sys.stderr, flush=True)
+
+    def _wipe(self) -> None:
+        """Called by a signal, maybe in the middle of a ``print``."""
+        if self._drawn:
+            os.write(sys.stderr.fileno(), _CLEAR.encode())
 
     def sleep(self, seconds: float, status: str) -> None:
         """Sleep while the line on the terminal moves."""
@@ -58,8 +67,8 @@ class Spinner:
         line = clean(f"{frame} {self._workflow_id} {status} {duration(elapsed)}")
         if self._verdict:
             line += f"  {clean(self._verdict)}"
-        print(_CLEAR + fit(line, shutil.get_terminal_size().columns - 1), end="", file=sys.stderr, flush=True)
         self._drawn = True
+        print(_CLEAR + fit(line, shutil.get_terminal_size().columns - 1), end="", file=sys.stderr, flush=True)
 
     def _ask(self) -> str:
         from assay.client import BadAnswer, HttpError, Unreachable

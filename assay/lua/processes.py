@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from assay.lua.signals import INTERRUPTED
+
 MIN_LIFE_SECS = 1.0
 
 
@@ -64,6 +66,8 @@ class _Supervisor:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
             code = self._run(read)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
         finally:
             os._exit(code)
 
