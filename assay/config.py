@@ -104,6 +104,9 @@ class Config:
     max_payload_bytes: int = 2 * 1024 * 1024
     sqlite_synchronous: str = "full"
     log_level: str = "info"
+    #: connections for transactions, and how long one statement may take, on Postgres
+    postgres_pool_size: int = 10
+    postgres_timeout_secs: float = 30.0
     build_profile: str = "release"
     version: str | None = None
     #: a testing aid: the point at which this process dies, see ``assay.crashpoints``
@@ -222,3 +225,5 @@ _VARIABLES: dict[str, tuple[str, Parser]] = {
     "build_profile": ("ASSAY_BUILD_PROFILE", _choice("release", "debug")),
     "crash_at": (CRASH_AT, _crash_point),
 }
+    "postgres_pool_size": ("ASSAY_POSTGRES_POOL_SIZE", _whole(1, 1000)),
+    "postgres_timeout_secs": ("ASSAY_POSTGRES_TIMEOUT_SECS", _number(1, 3600)),

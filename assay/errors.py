@@ -239,6 +239,10 @@ class DatabaseBusy(NotReady):
     """Others hold locks of the database; try again."""
 
 
+class LostRace(DatabaseBusy):
+    """Another transaction was faster, or would have waited for this one for ever; try again."""
+
+
 class ShuttingDown(AssayError):
     """The engine is shutting down; try again."""
 

@@ -78,7 +78,7 @@ class Sleeper:
             # Until the target is known, whatever is due wakes the loop.
             alarm.target = float("inf")
             due = self.next_due(engine, now)
-            latest = now + FALLBACK_SECS
+            latest = now + engine.look_every(FALLBACK_SECS)
             alarm.target = latest if due is None else min(due, latest)
         return done
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import random
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from assay.config import Backend, Config
 from assay.engine.notify import SCHEDULES, TIMERS, Notifier
 from assay.engine.run import Run
 from assay.engine.values import dump
-from assay.errors import AssayError, DatabaseBusy, NotReady, StartupError
+from assay.errors import AssayError, DatabaseBusy, LostRace, NotReady, StartupError
 from assay.store import schema
 from assay.store.database import BUSY_SECS, Connection, Database, connect
 from assay.store.lock import FileLock
@@ -38,6 +39,10 @@ crashpoints.declare("stop", ":before-loops", ":after-loops", ":before-lock-row",
 BLIND_LEASES, BLIND_SECS = 0.6, 1.0
 #: how often a verb that waits for a locked database looks
 BUSY_RETRY_SECS = 0.01
+#: for how long a verb that loses races and deadlocks is tried again, and the longest pause before that
+RACE_SECS, RACE_RETRY_SECS = 30.0, 0.05
+#: how often a wait looks that could miss announcements of other instances
+DEAF_SECS = 1.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -165,7 +170,12 @@ class Engine:
         self.refused_since: float | None = None
         self.lock = _file_lock(config.database)
         try:
-            self.db: Database = connect(config.database, synchronous=config.sqlite_synchronous)
+            self.db: Database = connect(
+                config.database,
+                synchronous=config.sqlite_synchronous,
+                pool_size=config.postgres_pool_size,
+                timeout_secs=config.postgres_timeout_secs,
+            )
             self._open()
         except BaseException:
             self._release_lock()
@@ -173,6 +183,8 @@ class Engine:
         self.serving()
         self.notifier = Notifier()
         self.loops: Any = None
+        #: moves old runs to S3 when the settings say so (archive.py)
+        self.archiver: Any = None
         #: due schedules that could not be fired, and when they are tried again (schedules.py)
         self.failed_schedules: dict[tuple[str, str, float], float] = {}
 
@@ -207,19 +219,23 @@ class Engine:
     ) -> T:
         """``function`` in a transaction of its own; what the verb called ``name`` does.
 
-        While others hold the database locked it waits, without holding up anything else, and tries again.
-        Raises DatabaseBusy after ``BUSY_SECS``, NotReady when the database cannot be used now.
+        While others hold the database locked it waits, without holding up anything else, and tries again; so it does
+        when it was the victim of a deadlock. Raises DatabaseBusy after ``BUSY_SECS`` or, for deadlocks,
+        ``RACE_SECS``, NotReady when the database cannot be used now.
         """
-        deadline = time.monotonic() + BUSY_SECS
+        begun = time.monotonic()
         while True:
             try:
                 with self.transaction(name) as tx:
                     return function(tx, *args, **kwargs)
             except NotReady as error:
-                if not isinstance(error, DatabaseBusy) or time.monotonic() >= deadline:
+                raced = isinstance(error, LostRace)
+                limit = (RACE_SECS if raced else BUSY_SECS) if isinstance(error, DatabaseBusy) else 0.0
+                if time.monotonic() - begun >= limit:
                     self.refused_since = self.refused_since or self.now()
                     raise
-            gevent.sleep(BUSY_RETRY_SECS)
+            # Those who met in a deadlock must not meet again.
+            gevent.sleep(random.uniform(0, RACE_RETRY_SECS) if raced else BUSY_RETRY_SECS)
 
     @contextmanager
     def transaction(self, name: str = "unnamed") -> Iterator[Transaction]:
@@ -258,6 +274,10 @@ class Engine:
         """Whether this instance does what only one of several may do (schedules, archive, clean-up)."""
         return self.db.leads()
 
+    def look_every(self, seconds: float) -> float:
+        """How often (seconds) a wait looks that should look every ``seconds`` in case a wake-up got lost."""
+        return seconds if self.db.hears else min(seconds, DEAF_SECS)
+
     def announce(self, tx: Transaction) -> None:
         """Let the commit of ``tx`` wake what waits on other instances too."""
         if self.db.dialect.several_instances:
@@ -282,7 +302,8 @@ class Engine:
         self.loops = Loops(self)
         self.loops.start()
         if self.db.dialect.several_instances:
-            gevent.spawn(self.db.listen, functools.partial(self.notifier.hear, self.instance_id))
+            gevent.spawn(self.db.listen, functools.partial(self.notifier.hear, self.instance_id), self.notifier.look)
+            gevent.spawn(self.db.upkeep)
 
     def serving(self) -> None:
         """Called when requests can arrive (again): from here workers have one lease of time to show that they live."""
@@ -333,10 +354,10 @@ class Engine:
             self.lock.release()
 
     def check_ready(self) -> None:
-        """Raises NotReady when the database does not answer or the engine stops."""
-        self.db.check()
-        with self.db.reading() as db:
-            db.value("SELECT 1 FROM namespaces LIMIT 1")
+        """Raises NotReady when the database does not answer or stores nothing."""
+        self.db.ready()
+        if self.refused_since is not None:
+            touch_lock(self, self.now())
 
 
 def _file_lock(backend: Backend) -> FileLock | None:
@@ -371,4 +392,6 @@ def hold_lock(engine: Engine, now: float) -> int:
 @verb
 def touch_lock(tx: Transaction, now: float) -> int:
     """Write a little; raises NotReady when the database stores nothing now."""
+    if tx.engine.lock is None:
+        return tx.db.execute("UPDATE namespaces SET created_at = created_at WHERE name = 'main'")
     return tx.db.execute("UPDATE engine_lock SET last_heartbeat = ?", (now,))

@@ -101,11 +101,15 @@ class Notifier:
         if said["from"] == own:
             return
         if said.get("all"):
-            self.generation += 1
-            self.wake_all()
+            self.look()
             return
         wakes = {(namespace, queue, what) for namespace, queue, what in said["wakes"]}
         self.publish(wakes, said["due"], said["changed"])
+
+    def look(self) -> None:
+        """Something may have happened that nobody told about."""
+        self.generation += 1
+        self.wake_all()
 
     def wake_all(self) -> None:
         """Wake everything."""

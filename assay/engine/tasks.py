@@ -369,7 +369,7 @@ def _wait(
 def _next_look(engine: Engine, worker: WorkerRow, wanted: Wanted) -> float:
     """Seconds until something in the worker's queue may become due by time alone."""
     now = engine.now()
-    look = min(POLL_FALLBACK_SECS, engine.config.lease_secs / 3)
+    look = min(engine.look_every(POLL_FALLBACK_SECS), engine.config.lease_secs / 3)
     queue = (worker.namespace, worker.task_queue)
     due: list[float] = []
     with engine.reading() as db:

@@ -129,6 +129,12 @@ class Database(ABC):
     def check(self) -> None:
         """Raises NotReady when it is plain without a query that nothing can be stored now."""
 
+    def ready(self) -> None:
+        """Raises NotReady when the database does not answer, or takes no changes."""
+        self.check()
+        with self.reading() as db:
+            db.value("SELECT 1 FROM namespaces LIMIT 1")
+
     @abstractmethod
     def never_block(self) -> None:
         """From now on a lock of somebody else raises DatabaseBusy at once instead of holding up the process."""
@@ -158,8 +164,17 @@ class Database(ABC):
         """Tell the other instances when this transaction commits."""
 
     @abstractmethod
-    def listen(self, heard: Callable[[bytes], None]) -> None:
-        """Call ``heard`` for every announcement of any instance until ``close``."""
+    def listen(self, heard: Callable[[bytes], None], missed: Callable[[], None]) -> None:
+        """Call ``heard`` for every announcement of any instance until ``close``, ``missed`` when some got lost."""
+
+    @property
+    def hears(self) -> bool:
+        """Whether all announcements of other instances arrive at present."""
+        return True
+
+    @abstractmethod
+    def upkeep(self) -> None:
+        """Do until ``close`` what the database needs of an instance."""
 
 
 class Sqlite(Database):
@@ -281,8 +296,11 @@ class Sqlite(Database):
     def announce(self, db: Connection, message: bytes) -> None:
         """There is no other instance."""
 
-    def listen(self, heard: Callable[[bytes], None]) -> None:
+    def listen(self, heard: Callable[[bytes], None], missed: Callable[[], None]) -> None:
         """There is no other instance."""
+
+    def upkeep(self) -> None:
+        """It needs nothing."""
 
 
 #: how long to wait for the locks of other processes
@@ -341,10 +359,18 @@ def _make_folder(path: str) -> None:
         ) from error
 
 
-def connect(backend: Backend | str, *, synchronous: str = "full", inspect: bool = False) -> Database:
+def connect(
+    backend: Backend | str,
+    *,
+    synchronous: str = "full",
+    inspect: bool = False,
+    pool_size: int = 10,
+    timeout_secs: float = 30.0,
+) -> Database:
     """Open the store of ``backend`` (or its URL); raises ConfigError or StartupError when that is not possible.
 
-    With ``inspect`` the database must be there already and is only read, also beside a working engine.
+    With ``inspect`` the database must be there already and is only read, also beside a working engine. ``synchronous``
+    is for SQLite, ``pool_size`` (connections) and ``timeout_secs`` (of one statement) are for Postgres.
     """
     if isinstance(backend, str):
         backend = Backend.parse(backend)
@@ -352,7 +378,7 @@ def connect(backend: Backend | str, *, synchronous: str = "full", inspect: bool 
         return Sqlite(backend.path, synchronous=synchronous, inspect=inspect)
     from assay.store.postgres import Postgres  # psycopg2 is loaded only where it is used
 
-    return Postgres(backend.url)
+    return Postgres(backend.url, pool_size=pool_size, timeout_secs=timeout_secs)
 
 
 def _lower(text: str | None) -> str | None:

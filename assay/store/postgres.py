@@ -1,8 +1,8 @@
-"""Postgres: a bounded pool of connections, row locks, and a connection of its own that listens.
+"""Postgres: transactions on a bounded pool of connections, row locks, and what instances tell each other.
 
-Every transaction takes a connection out of the pool and gives it back; under gevent a statement that waits for the
-server lets other greenlets run (psycogreen). A connection that broke is thrown away and replaced, and whoever used it
-is told to try again. Statements are written with ``?`` like everywhere; ``_native`` turns them into psycopg2's form.
+Every transaction takes a connection out of the pool and gives it back (``pgconn``); leading and listening have
+connections of their own (``pgsessions``). Statements are written with ``?`` like everywhere; ``_native`` turns them
+into psycopg2's form.
 """
 
 from __future__ import annotations
@@ -20,16 +20,22 @@ import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
 from gevent import monkey
-from gevent.lock import BoundedSemaphore
-from gevent.socket import wait_read
 from peewee import SQL, Field, NodeList, PostgresqlDatabase, Value, fn
-from psycopg2 import errors
 
-from assay import clock, logs
+from assay import clock
 from assay.errors import DatabaseBusy, NotReady, StartupError
 from assay.store.database import Connection, Database, Dialect, Row
-
-log = logs.get("assay.store")
+from assay.store.pgconn import (
+    Complaints,
+    Limits,
+    Pool,
+    meaning,
+    one_line,
+    open_connection,
+    roll_back,
+    wait_with_gevent,
+)
+from assay.store.pgsessions import CHANNEL, Leadership, Listener
 
 POSTGRES = Dialect(
     name="postgres",
@@ -38,29 +44,18 @@ POSTGRES = Dialect(
     several_instances=True,
 )
 
-#: nothing has happened and the same transaction may be tried again: lost a race or a lock
-TRY_AGAIN = (
-    errors.DeadlockDetected,
-    errors.SerializationFailure,
-    errors.LockNotAvailable,
-    errors.ForeignKeyViolation,
+#: key of an advisory lock, see ``pgsessions``
+MIGRATION_LOCK = 0x61737301
+#: how long one instance waits for another one that migrates
+MIGRATION_SECS = 60
+#: how often an instance looks after its lead, and after how many of these looks it sets its clock
+UPKEEP_SECS, CLOCK_EVERY = 1.0, 5
+#: a database that needs longer for the simplest question is not ready
+READY_SECS = 3.0
+TAKES_CHANGES = (
+    "SELECT EXISTS (SELECT 1 FROM namespaces) AND NOT pg_is_in_recovery() "
+    "AND NOT current_setting('transaction_read_only')::boolean"
 )
-#: the server or the way to it is not there now, or does not take changes
-UNAVAILABLE = (
-    psycopg2.OperationalError,
-    psycopg2.InterfaceError,
-    errors.ReadOnlySqlTransaction,
-    errors.QueryCanceled,
-)
-#: keys of advisory locks; Postgres keeps them apart by database
-MIGRATION_LOCK = 0x617373617901
-LEADER_LOCK = 0x617373617902
-#: how often an instance that does not lead tries to
-CANDIDACY_SECS = 2.0
-CHANNEL = "assay_changes"
-LISTEN_CHECK_SECS = 5.0
-CONNECT_SECS = 5
-POOL_WAIT_SECS = 10.0
 
 
 @functools.lru_cache(maxsize=2048)
@@ -108,127 +103,93 @@ class PostgresConnection(Connection):
         return self._run(sql, params).fetchall()
 
 
-class _Quiet(Exception):
-    """Nothing was announced for a while."""
+class _Peewee(PostgresqlDatabase):
+    """Makes SQL of models, and migrates on a connection that is opened like any other."""
 
-
-class Pool:
-    """At most ``size`` open connections; whoever finds none free waits for one."""
-
-    def __init__(self, url: str, size: int) -> None:
-        self._url = url
-        self._free: list[Any] = []
-        self._places = BoundedSemaphore(size)
-        self._closed = False
-
-    def take(self) -> Any:
-        """A connection. Raises NotReady when none gets free, psycopg2's errors when the server is not there."""
-        if not self._places.acquire(timeout=POOL_WAIT_SECS):
-            raise NotReady("every connection to the database is in use; try again")
-        try:
-            return self._free.pop() if self._free else self._connect()
-        except BaseException:
-            self._places.release()
-            raise
-
-    def give_back(self, connection: Any) -> None:
-        """Keep it for the next one, unless it broke."""
-        if connection.closed or self._closed:
-            connection.close()
-        else:
-            self._free.append(connection)
-        self._places.release()
+    opens: Callable[[str], Any]
 
     def _connect(self) -> Any:
-        connection = psycopg2.connect(self._url, connect_timeout=CONNECT_SECS, application_name="assay")
-        psycopg2.extras.register_default_json(conn_or_curs=connection, loads=_as_text)
-        psycopg2.extras.register_default_jsonb(conn_or_curs=connection, loads=_as_text)
-        return connection
-
-    def close(self) -> None:
-        """Close the free connections, and the others when they come back."""
-        self._closed = True
-        while self._free:
-            self._free.pop().close()
-
-
-def _as_text(value: str) -> str:
-    return value
+        return self.opens("assay migrations")
 
 
 class Postgres(Database):
-    """A Postgres database behind a pool of ``pool_size`` connections."""
+    """A Postgres database behind a pool of ``pool_size`` connections; ``timeout_secs`` limits a statement."""
 
     dialect = POSTGRES
 
-    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+    def __init__(self, url: str, *, pool_size: int = 10, timeout_secs: float = 30.0) -> None:
         if monkey.is_module_patched("socket"):
-            from psycogreen.gevent import patch_psycopg
-
-            patch_psycopg()
+            wait_with_gevent()
         self.url = url
         self._closed = False
-        self._leader: Any = None
-        self._next_candidacy = 0.0
-        self._pool = Pool(url, pool_size)
-        self._skew = 0.0
-        self.peewee = PostgresqlDatabase(
+        limits = Limits(timeout_secs)
+        self._open = functools.partial(open_connection, url, limits)
+        self._pool = Pool(url, pool_size, limits)
+        self._leadership = Leadership(self._open)
+        self._listener = Listener(self._open)
+        self._complaints = Complaints()
+        #: what the time of the database is ahead of our steady clock (seconds)
+        self._ahead: float | None = None
+        self.peewee = _Peewee(
             psycopg2.extensions.parse_dsn(url).get("dbname", ""),
-            dsn=url,
             field_types={"JSON_TEXT": "JSON", "JSON_BINARY": "JSONB"},
         )
+        self.peewee.opens = self._open
         try:
             self.measure_clock()
         except NotReady as error:
-            reason = "; ".join(str(error.__cause__ or error).split("\n\t")).strip()
+            reason = one_line(error.__cause__ or error)
             raise StartupError(f"cannot reach the database: {reason}") from error
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        with self._translated():
-            raw = self._pool.take()
-            try:
-                yield PostgresConnection(raw)
-                raw.commit()
-            except BaseException:
-                _rollback(raw)
-                raise
-            finally:
-                self._pool.give_back(raw)
+        with self._borrowed() as raw:
+            yield PostgresConnection(raw)
+            raw.commit()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        with self._translated():
-            raw = self._pool.take()
-            try:
-                yield PostgresConnection(raw)
-            finally:
-                _rollback(raw)
-                self._pool.give_back(raw)
+        with self._borrowed() as raw:
+            yield PostgresConnection(raw)
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        with self._translated():
-            raw = self._pool.take()
+        with self._borrowed() as raw:
+            raw.cursor().execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET LOCAL statement_timeout = 0")
+            patience, raw.patience = raw.patience, None
             try:
-                raw.cursor().execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 yield PostgresConnection(raw)
             finally:
-                _rollback(raw)
-                self._pool.give_back(raw)
+                raw.patience = patience
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _borrowed(self) -> Iterator[Any]:
+        """A connection of the pool; what is not committed at the end is rolled back."""
+        raw: Any = None
         try:
-            yield
-        except TRY_AGAIN as error:
-            raise DatabaseBusy("the database is busy; try again") from error
-        except UNAVAILABLE as error:
-            raise NotReady("the database is not available now; try again") from error
+            raw = self._pool.take()
+            yield raw
+        except psycopg2.Error as error:
+            self._raise(error, raw)
+        else:
+            self._complaints.end()
+        finally:
+            if raw is not None:
+                roll_back(raw)
+                self._pool.give_back(raw)
+
+    def _raise(self, error: psycopg2.Error, raw: Any) -> None:
+        means = meaning(error, raw is None or bool(raw.closed))
+        if isinstance(means, NotReady) and not isinstance(means, DatabaseBusy):
+            self._complaints.about(error)
+        if means is error:
+            raise error
+        raise means from error
 
     def close(self) -> None:
         self._closed = True
-        self._resign()
+        self._leadership.close()
+        self._listener.close()
         self._pool.close()
         if not self.peewee.is_closed():
             self.peewee.close()
@@ -236,70 +197,56 @@ class Postgres(Database):
     def check(self) -> None:
         """Only a query could tell."""
 
+    def ready(self) -> None:
+        late = NotReady("the database does not answer in time")
+        with gevent.Timeout(READY_SECS, late), self.reading() as db:
+            if not db.value(TAKES_CHANGES):
+                raise NotReady("the database takes no changes now: it is read-only or a standby")
+
     def never_block(self) -> None:
         """Nothing to do: whoever waits for a lock lets other greenlets run."""
 
     def now(self) -> float:
         """The time by the database's clock, which all instances share."""
-        return clock.now() + (0.0 if clock.is_frozen() else self._skew)
+        return clock.now() if clock.is_frozen() or self._ahead is None else time.monotonic() + self._ahead
 
     def measure_clock(self) -> None:
-        """Find out by how much the clocks of this machine and the database differ. Raises NotReady."""
+        """Find out what time it is by the clock of the database. Raises NotReady."""
         with self.reading() as db:
-            before = clock.now()
+            before = time.monotonic()
             there = float(db.value("SELECT extract(epoch FROM clock_timestamp())"))
-            self._skew = there - (before + clock.now()) / 2
+            least, most = there - time.monotonic(), there - before
+        # Within what the way there and back leaves open, the clock is not moved.
+        self._ahead = (least + most) / 2 if self._ahead is None else min(max(self._ahead, least), most)
 
     @contextmanager
     def migrating(self) -> Iterator[None]:
-        with self._translated():
-            connection = self._alone("assay migrations")
-            try:
-                connection.cursor().execute("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
-                yield
-            finally:
-                self.peewee.close()
+        connection: Any = None
+        try:
+            connection = self._open("assay migrations")
+            connection.cursor().execute(f"SET lock_timeout = '{MIGRATION_SECS}s'")
+            connection.cursor().execute(f"SELECT pg_advisory_lock({MIGRATION_LOCK}, hashtext(current_schema()))")
+            yield
+        except psycopg2.Error as error:
+            self._raise(error, connection)
+        finally:
+            self.peewee.close()
+            if connection is not None:
                 connection.close()
 
     def leads(self) -> bool:
         """Leader is the instance whose own connection holds the lock; when that connection is gone, so is the lock."""
-        try:
-            return self._holds_leadership() or self._take_leadership()
-        except UNAVAILABLE as error:
-            log.warning("leadership given up", cause=str(error).strip())
-            self._resign()
-            return False
+        return self._leadership.check()
 
-    def _holds_leadership(self) -> bool:
-        if self._leader is None:
-            return False
-        self._leader.cursor().execute("SELECT 1")
-        return True
-
-    def _take_leadership(self) -> bool:
-        if self._closed or time.monotonic() < self._next_candidacy:
-            return False
-        self._next_candidacy = time.monotonic() + CANDIDACY_SECS
-        connection = self._alone("assay leader")
-        cursor = connection.cursor()
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", (LEADER_LOCK,))
-        if not cursor.fetchone()[0]:
-            connection.close()
-            return False
-        log.info("this instance leads")
-        self._leader = connection
-        return True
-
-    def _resign(self) -> None:
-        if self._leader is not None:
-            self._leader.close()
-            self._leader = None
-
-    def _alone(self, name: str) -> Any:
-        """A connection outside of the pool, committing every statement."""
-        connection = psycopg2.connect(self.url, connect_timeout=CONNECT_SECS, application_name=name)
-        connection.autocommit = True
-        return connection
+    def upkeep(self) -> None:
+        looks = 0
+        while not self._closed:
+            self.leads()
+            if looks % CLOCK_EVERY == 0:
+                with suppress(NotReady):  # which the log tells about
+                    self.measure_clock()
+            looks += 1
+            gevent.sleep(UPKEEP_SECS)
 
     def matches(self, column: Field, wanted: dict[str, Any]) -> Any:
         """Containment narrows by the GIN index, equality of every member decides."""
@@ -312,26 +259,12 @@ class Postgres(Database):
     def announce(self, db: Connection, message: bytes) -> None:
         db.value("SELECT pg_notify(?, ?)", (CHANNEL, message.decode()))
 
-    def listen(self, heard: Callable[[bytes], None]) -> None:
-        while not self._closed:
-            try:
-                self._listen(heard)
-            except UNAVAILABLE as error:
-                log.warning("no announcements of other instances for now", cause=str(error).strip())
-                gevent.sleep(1.0)
+    def listen(self, heard: Callable[[bytes], None], missed: Callable[[], None]) -> None:
+        self._listener.run(heard, missed)
 
-    def _listen(self, heard: Callable[[bytes], None]) -> None:
-        connection = self._alone("assay listener")
-        try:
-            connection.cursor().execute(f"LISTEN {CHANNEL}")
-            while not self._closed:
-                with suppress(_Quiet):
-                    wait_read(connection.fileno(), timeout=LISTEN_CHECK_SECS, timeout_exc=_Quiet())
-                connection.poll()
-                while connection.notifies:
-                    heard(connection.notifies.pop(0).payload.encode())
-        finally:
-            connection.close()
+    @property
+    def hears(self) -> bool:
+        return self._listener.works
 
 
 def _member(column: Field, key: str, value: Any) -> Any:
@@ -347,13 +280,3 @@ def _member(column: Field, key: str, value: Any) -> Any:
 def _jsonb(value: Any) -> Any:
     text = orjson.dumps(value).decode()
     return NodeList((SQL("CAST("), Value(text, converter=False), SQL("AS jsonb)")))
-
-
-def _rollback(raw: Any) -> None:
-    if raw.closed:
-        return
-    try:
-        raw.rollback()
-    except psycopg2.Error as error:
-        log.warning("a broken connection is replaced", cause=str(error).strip())
-        raw.close()
