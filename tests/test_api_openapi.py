@@ -27,6 +27,7 @@ TAGS = {
     "schedules",
     "namespaces",
     "queues",
+    "events",
     "session",
     "meta",
 }
@@ -302,7 +303,7 @@ def test_a_client_made_from_the_document_can_be_a_worker(generated: Generated) -
     call("getVersion")
     call("getSession")
     _fail_an_activity(generated)
-    not_json = {"getOpenApi", "getDocs", "getDocsAsset"}
+    not_json = {"getOpenApi", "getDocs", "getDocsAsset", "streamEvents"}
     assert generated.called == set(generated.operations) - not_json
 
 

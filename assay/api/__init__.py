@@ -10,6 +10,7 @@ from flask import Flask
 
 from assay.api import (
     activities,
+    events,
     meta,
     namespaces,
     problems,
@@ -37,6 +38,7 @@ RESOURCES = (
     namespaces.blp,
     queues.blp,
     session.blp,
+    events.blp,
     meta.blp,
 )
 

@@ -136,8 +136,14 @@ def _properties(self: Any, field: Any, ret: dict[str, Any]) -> dict[str, Any]:
 def describe(spec: Spec) -> dict[str, Any]:
     """The OpenAPI operation object; schema classes in it are resolved when it is registered."""
     operation: dict[str, Any] = {"operationId": spec.operation_id, "responses": _responses(spec)}
+    parameters: list[dict[str, Any]] = [
+        {"in": "header", "name": name, "description": text, "schema": {"type": "string"}}
+        for name, text in spec.headers.items()
+    ]
     if spec.query is not NoQuery:
-        operation["parameters"] = [{"in": "query", "schema": spec.query}]
+        parameters.insert(0, {"in": "query", "schema": spec.query})
+    if parameters:
+        operation["parameters"] = parameters
     if spec.changes_state and spec.body is not NoBody:
         operation["requestBody"] = _request_body(spec.body)
     if spec.public:
@@ -191,7 +197,8 @@ def _success(answer: Answer) -> dict[str, Any]:
         }
     if answer.schema is None:
         if answer.status != 204:
-            response["content"] = {answer.content_type: {"schema": {"type": "string"}}}
+            example = {"example": answer.example} if answer.example else {}
+            response["content"] = {answer.content_type: {"schema": {"type": "string"}, **example}}
         return response
     schema: Any = {"type": "array", "items": answer.schema} if answer.many else answer.schema
     if answer.null:

@@ -41,6 +41,8 @@ class Answer:
     description: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
+    #: of an answer without JSON
+    example: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Spec:
     operation_id: str
     path: Mapping[str, Field]
     query: type[Query]
+    #: request headers that mean something here, each with its description
+    headers: Mapping[str, str]
     body: type[Body]
     success: Sequence[Answer]
     errors: Sequence[type[AssayError]]
@@ -74,6 +78,7 @@ class Resource(Blueprint):
         *,
         path: Mapping[str, Field] | None = None,
         query: type[Query] = NoQuery,
+        headers: Mapping[str, str] | None = None,
         body: type[Body] = NoBody,
         success: Answer | Sequence[Answer],
         errors: Sequence[type[AssayError]] = (),
@@ -82,7 +87,7 @@ class Resource(Blueprint):
     ) -> Callable[[View], View]:
         """Register the decorated view. ``any_size``: a body above the limit counts as ``{}`` instead of failing."""
         answers = [success] if isinstance(success, Answer) else success
-        spec = Spec(method, rule, operation_id, path or {}, query, body, answers, errors, public)
+        spec = Spec(method, rule, operation_id, path or {}, query, headers or {}, body, answers, errors, public)
 
         def register(view: View) -> View:
             checked = _checked(view, spec, any_size)

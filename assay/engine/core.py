@@ -24,6 +24,7 @@ from assay import clock, crashpoints, logs
 from assay.config import Backend, Config
 from assay.engine.notify import SCHEDULES, TIMERS, Notifier
 from assay.engine.run import Run
+from assay.engine.streams import Streams
 from assay.engine.values import dump
 from assay.errors import AssayError, DatabaseBusy, LostRace, NotReady, StartupError
 from assay.store import schema
@@ -182,6 +183,7 @@ class Engine:
             raise
         self.serving()
         self.notifier = Notifier()
+        self.streams = Streams(self)
         self.loops: Any = None
         #: moves old runs to S3 when the settings say so (archive.py)
         self.archiver: Any = None
@@ -325,9 +327,10 @@ class Engine:
         self.refused_since = None
 
     def stop(self) -> None:
-        """Refuse new work and answer every waiting poll."""
+        """Refuse new work, answer every waiting poll and end every live stream."""
         self.stopping = True
         self.notifier.wake_all()
+        self.streams.wake_all()
 
     def close(self) -> None:
         """Stop the loops and release the database; the engine cannot be used again. Closing again does nothing."""

@@ -191,21 +191,3 @@ def forget_lost_workers(tx: Transaction, now: float) -> int:
         "DELETE FROM workflow_workers WHERE status = 'lost' AND last_heartbeat < ?",
         (now - workers.LOST_ROWS_KEPT_SECS - tx.engine.config.lease_secs,),
     )
-
-
-#: the newest of the oldest rows that are due; ids grow with time, so no index on the time is needed
-OLD_OUTBOX = "SELECT max(id) FROM (SELECT id, created_at FROM outbox ORDER BY id LIMIT 100000) o WHERE created_at < ?"
-
-
-def prune_outbox(engine: Engine, now: float, keep_secs: float = 3600.0) -> int:
-    """Notifications older than an hour are of no use to a live stream."""
-    with engine.reading() as db:
-        newest_old = db.value(OLD_OUTBOX, (now - keep_secs,))
-    if newest_old is None:
-        return 0
-    return _prune_outbox(engine, newest_old)
-
-
-@verb
-def _prune_outbox(tx: Transaction, newest_old: int) -> int:
-    return tx.db.execute("DELETE FROM outbox WHERE id <= ?", (newest_old,))

@@ -160,6 +160,10 @@ class Database(ABC):
         return clock.now()
 
     @abstractmethod
+    def writers(self, db: Connection, table: str) -> frozenset[str]:
+        """The transactions in progress that have changed rows of ``table`` or are about to."""
+
+    @abstractmethod
     def announce(self, db: Connection, message: bytes) -> None:
         """Tell the other instances when this transaction commits."""
 
@@ -292,6 +296,10 @@ class Sqlite(Database):
     def leads(self) -> bool:
         """There is no other instance."""
         return True
+
+    def writers(self, db: Connection, table: str) -> frozenset[str]:
+        """Whoever looks is not in the middle of a transaction, and there is no other connection."""
+        return frozenset()
 
     def announce(self, db: Connection, message: bytes) -> None:
         """There is no other instance."""

@@ -56,6 +56,11 @@ TAKES_CHANGES = (
     "SELECT EXISTS (SELECT 1 FROM namespaces) AND NOT pg_is_in_recovery() "
     "AND NOT current_setting('transaction_read_only')::boolean"
 )
+#: a transaction id of its backend and the number of that backend, never used again
+WRITERS = (
+    "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND granted "
+    "AND relation = to_regclass(?) AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 
 
 @functools.lru_cache(maxsize=2048)
@@ -255,6 +260,10 @@ class Postgres(Database):
     def contains(self, column: Field, text: str) -> Any:
         folded = fn.lower(NodeList((column, SQL('COLLATE "default"'))))  # byte order knows only ASCII letters
         return fn.strpos(folded, text.lower()) > 0
+
+    def writers(self, db: Connection, table: str) -> frozenset[str]:
+        """They hold a lock on the table from before they take an id until after their commit can be seen."""
+        return frozenset(name for (name,) in db.tuples(WRITERS, (table,)))
 
     def announce(self, db: Connection, message: bytes) -> None:
         db.value("SELECT pg_notify(?, ?)", (CHANNEL, message.decode()))

@@ -24,7 +24,7 @@ from worker import (
 )
 
 from assay.clock import FrozenClock
-from assay.engine import Engine, leases, namespaces, tasks, timers, workflows
+from assay.engine import Engine, leases, namespaces, outbox, tasks, timers, workflows
 
 
 class Seen:
@@ -181,9 +181,9 @@ def test_rows_are_kept_for_an_hour(engine: Engine, clock: FrozenClock) -> None:
     clock.advance(10)
     start(engine, "new")
     clock.advance(3591)
-    assert leases.prune_outbox(engine, clock()) == 1
+    assert outbox.prune(engine, clock()) == 1
     assert [row[0]["workflow_id"] for row in live_events(engine)] == ["new"]
-    assert leases.prune_outbox(engine, clock()) == 0
+    assert outbox.prune(engine, clock()) == 0
 
 
 def test_the_outbox_never_uses_an_id_again(engine: Engine, clock: FrozenClock) -> None:
@@ -191,7 +191,7 @@ def test_the_outbox_never_uses_an_id_again(engine: Engine, clock: FrozenClock) -
     with engine.reading() as db:
         last = db.value("SELECT max(id) FROM outbox")
     clock.advance(4000)
-    leases.prune_outbox(engine, clock())
+    outbox.prune(engine, clock())
     start(engine, "b")
     with engine.reading() as db:
         assert db.value("SELECT min(id) FROM outbox") > last
