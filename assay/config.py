@@ -109,6 +109,14 @@ class Config:
     postgres_timeout_secs: float = 30.0
     build_profile: str = "release"
     version: str | None = None
+    #: the S3 bucket of the archive; empty: nothing is archived
+    archive_bucket: str = ""
+    #: what the keys in it start with: empty, or ending in one slash
+    archive_prefix: str = "assay/"
+    #: how long a closed run keeps its details, in days
+    archive_retention_days: float = 30.0
+    archive_poll_secs: float = 3600.0
+    archive_batch_size: int = 50
     #: a testing aid: the point at which this process dies, see ``assay.crashpoints``
     crash_at: str = ""
 
@@ -118,7 +126,8 @@ class Config:
 
         ``flags`` are values of command line options under the names of the fields; they win over
         variables, and ``None`` means that the option was not given. An empty variable counts as
-        unset. Raises ConfigError naming the variable or option whose value cannot be used.
+        unset, except for the prefix of the archive. Raises ConfigError naming the variable or option
+        whose value cannot be used.
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
@@ -126,7 +135,7 @@ class Config:
             flag = flags.get(name)
             if flag is not None:
                 values[name] = parse(str(flag), "--" + name.replace("_", "-"))
-            elif environ.get(variable):
+            elif environ.get(variable) or (variable in environ and name in _MAY_BE_EMPTY):
                 values[name] = parse(environ[variable], variable)
         if flags.get("version") is not None:
             values["version"] = flags["version"]
@@ -156,7 +165,7 @@ def _whole(lowest: int, highest: int) -> Parser:
     return parse
 
 
-def _number(lowest: float, highest: float) -> Parser:
+def _number(lowest: float, highest: float, unit: str = "seconds") -> Parser:
     def parse(text: str, name: str) -> float:
         try:
             value = float(text)
@@ -164,7 +173,7 @@ def _number(lowest: float, highest: float) -> Parser:
             value = math.nan
         if lowest <= value <= highest:
             return value
-        raise ConfigError(f"{name}: expected a number of seconds from {lowest:g} to {highest:g}, got {_shown(text)}")
+        raise ConfigError(f"{name}: expected a number of {unit} from {lowest:g} to {highest:g}, got {_shown(text)}")
 
     return parse
 
@@ -189,6 +198,23 @@ def _host(text: str, name: str) -> str:
     if value and not any(character.isspace() or character in "/\0" for character in value):
         return value
     raise ConfigError(f"{name}: expected a host name or address, got {_shown(text)}")
+
+
+def _bucket(text: str, name: str) -> str:
+    value = text.strip()
+    if value and not any(character.isspace() or character in "/\\?#\0" for character in value):
+        return value
+    raise ConfigError(f"{name}: expected the name of a bucket, without s3:// and path, got {_shown(text)}")
+
+
+def _key_prefix(text: str, name: str) -> str:
+    """A prefix with exactly one slash at its end; nothing but slashes is no prefix."""
+    if any(ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 for character in text):
+        raise ConfigError(f"{name}: a prefix of keys has no control characters, got {_shown(text)}")
+    if len(text.encode("utf-8", "replace")) > 400:
+        raise ConfigError(f"{name}: a prefix of keys has at most 400 bytes, got {_shown(text)}")
+    value = text.rstrip("/")
+    return value + "/" if value else ""
 
 
 def _crash_point(text: str, name: str) -> str:
@@ -223,7 +249,15 @@ _VARIABLES: dict[str, tuple[str, Parser]] = {
     "sqlite_synchronous": ("ASSAY_SQLITE_SYNCHRONOUS", _choice("full", "normal")),
     "log_level": ("ASSAY_LOG", _choice("debug", "info", "warning", "error")),
     "build_profile": ("ASSAY_BUILD_PROFILE", _choice("release", "debug")),
+    "archive_bucket": ("ASSAY_ARCHIVE_S3_BUCKET", _bucket),
+    "archive_prefix": ("ASSAY_ARCHIVE_S3_PREFIX", _key_prefix),
+    "archive_retention_days": ("ASSAY_ARCHIVE_RETENTION_DAYS", _number(0, 36500, "days")),
+    "archive_poll_secs": ("ASSAY_ARCHIVE_POLL_SECS", _number(1, 2678400)),
+    "archive_batch_size": ("ASSAY_ARCHIVE_BATCH_SIZE", _whole(1, 10000)),
     "crash_at": (CRASH_AT, _crash_point),
 }
     "postgres_pool_size": ("ASSAY_POSTGRES_POOL_SIZE", _whole(1, 1000)),
     "postgres_timeout_secs": ("ASSAY_POSTGRES_TIMEOUT_SECS", _number(1, 3600)),
+
+#: fields whose variable says something when it is set to the empty text
+_MAY_BE_EMPTY = frozenset({"archive_prefix"})

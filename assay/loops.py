@@ -13,7 +13,7 @@ import gevent
 from gevent.event import Event
 
 from assay import crashpoints, logs
-from assay.engine import Engine, leases, outbox, schedules, timers
+from assay.engine import Engine, archive, leases, schedules, timers
 from assay.engine.core import hold_lock, touch_lock
 from assay.engine.notify import SCHEDULES, TIMERS
 from assay.errors import NotReady
@@ -37,6 +37,8 @@ class Job:
     run_once: Callable[[Engine, float], int]
     #: only one of several instances does it
     leader_only: bool = False
+    #: asked before that
+    is_due: Callable[[Engine, float], bool] = lambda engine, now: True
 
 
 def expire(engine: Engine, now: float) -> int:
@@ -54,10 +56,11 @@ JOBS = (
     Job(
         "clean-up",
         60.0,
-        lambda engine, now: leases.forget_lost_workers(engine, now) + outbox.prune(engine, now),
+        lambda engine, now: leases.forget_lost_workers(engine, now) + leases.prune_outbox(engine, now),
         leader_only=True,
     ),
     Job("lock", 5.0, hold_lock),
+    Job("archive", 1.0, archive.run_once, leader_only=True, is_due=archive.is_due),
 )
 
 
@@ -123,19 +126,23 @@ class Loops:
 
     def start(self) -> None:
         """Spawn one greenlet per job."""
+        self.engine.archiver = archive.open_archiver(self.engine)
         self._greenlets = [gevent.spawn(self._repeat, job) for job in JOBS]
         self._greenlets += [gevent.spawn(self._sleep_and_wake, sleeper) for sleeper in SLEEPERS]
 
     def stop(self) -> None:
-        """End all loops; a pass in progress is finished."""
+        """End all loops; a pass in progress is finished, an upload is given up."""
         self._stop.set()
+        if self.engine.archiver is not None:
+            self.engine.archiver.stop()
         for alarm in self.engine.notifier.alarms.values():
             alarm.wake()
         gevent.joinall(self._greenlets, timeout=5)
 
     def _repeat(self, job: Job) -> None:
         while not self._stop.wait(job.every):
-            if not job.leader_only or self.engine.leads():
+            due = job.is_due(self.engine, self.engine.now())
+            if due and (not job.leader_only or self.engine.leads()):
                 run_pass(self.engine, job.name, job.run_once)
 
     def _sleep_and_wake(self, sleeper: Sleeper) -> None:

@@ -22,13 +22,14 @@ from urllib.parse import quote
 import gevent
 import orjson
 from flask.testing import FlaskClient
+from shelves import FolderShelf
 
 from assay import crashpoints, loops
 from assay.api import PREFIX
 from assay.app import create_app
 from assay.clock import FrozenClock
 from assay.config import Config
-from assay.engine import Engine, invariants
+from assay.engine import Engine, archive, invariants
 from assay.store.database import connect
 
 LEASE = 2.0
@@ -51,6 +52,7 @@ class ForkedEngine:
 
     def __init__(self, folder: Path, databases: Callable[[], AbstractContextManager[str]] | None = None) -> None:
         self.folder = folder
+        self.shelf = FolderShelf(folder / "shelf")
         self.now = START
         self._databases = databases
         self._in_use = ExitStack()
@@ -80,7 +82,7 @@ class ForkedEngine:
         self._pid = os.fork()
         if not self._pid:
             ours.close()
-            _child(theirs, config, crash_at, trace, self.now)
+            _child(theirs, config, crash_at, trace, self.now, self.shelf)
         theirs.close()
         self._pipe = ours
         self._receive()
@@ -106,6 +108,7 @@ class ForkedEngine:
     def forget(self) -> None:
         """Begin anew, with an empty database at the first second."""
         self.now = START
+        self.shelf.clear()
         self._in_use.close()
         self._backend = ""
 
@@ -150,13 +153,13 @@ class ForkedEngine:
         return os.waitstatus_to_exitcode(status)
 
 
-def _child(pipe: Connection, config: Config, crash_at: str, trace: bool, now: float) -> None:
+def _child(pipe: Connection, config: Config, crash_at: str, trace: bool, now: float, shelf: FolderShelf) -> None:
     """The life of the engine's process; never returns."""
     code = 1
     try:
         gevent.reinit()
         with FrozenClock(now) as clock:
-            _serve(pipe, clock, config, crash_at, trace)
+            _serve(pipe, clock, config, crash_at, trace, shelf)
         code = 0
     except BaseException:
         pipe.send(traceback.format_exc())
@@ -164,10 +167,13 @@ def _child(pipe: Connection, config: Config, crash_at: str, trace: bool, now: fl
         os._exit(code)
 
 
-def _serve(pipe: Connection, clock: FrozenClock, config: Config, crash_at: str, trace: bool) -> None:
+def _serve(
+    pipe: Connection, clock: FrozenClock, config: Config, crash_at: str, trace: bool, shelf: FolderShelf
+) -> None:
     reached: list[str] = []
     crashpoints.watch(reached.append if trace else None)
     engine = Engine(replace(config, crash_at=crash_at))
+    engine.archiver = archive.Archiver(engine, shelf)
     client = create_app(engine=engine).test_client()
     do: dict[str, Callable[..., Any]] = {
         "request": lambda *request: send(client, *request),

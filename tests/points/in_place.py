@@ -12,20 +12,23 @@ from typing import Any
 import orjson
 from faulty import Faults, FaultyDatabase
 from forked import PASSES, Died, path_of, send
+from shelves import FolderShelf
 from story import World
 
 from assay import loops
 from assay.app import create_app
 from assay.clock import FrozenClock
-from assay.engine import Engine, invariants
+from assay.engine import Engine, archive, invariants
 from assay.errors import NotReady
 
 
 class EngineInPlace:
     """``engine`` behind ``faults``, under a clock that the story moves."""
 
-    def __init__(self, engine: Engine, faults: Faults, clock: FrozenClock) -> None:
+    def __init__(self, engine: Engine, faults: Faults, clock: FrozenClock, shelf: FolderShelf) -> None:
         self.engine = engine
+        self.shelf = shelf
+        engine.archiver = archive.Archiver(engine, shelf)
         self.faults = faults
         self.clock = clock
         self.real = engine.db

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import worker as commands
+from chapter_archive import old_runs_are_archived
 from forked import GRACE, LEASE, START, Died, ForkedEngine
 
 from assay.engine import tasks, timers
@@ -136,8 +137,10 @@ class World:
         return answer
 
     def events(self, workflow_id: str) -> list[dict[str, Any]]:
-        """The history of a run."""
+        """The history of a run, out of the archive when it is there."""
         status, answer, _ = self.ask("GET", "workflows", workflow_id, "events")
+        if status == 410:
+            return self.engine.shelf.bundle(answer["archive_uri"])["events"]
         assert status == 200, answer
         return answer
 
@@ -573,6 +576,7 @@ CHAPTERS: tuple[Chapter, ...] = (
     nobody_answers,
     time_goes_by,
     runs_are_scheduled,
+    old_runs_are_archived,
 )
 
 

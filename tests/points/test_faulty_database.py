@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from faulty import Faults
 from forked import GRACE, LEASE, START
 from in_place import EngineInPlace, FaultyWorld
+from shelves import FolderShelf
 from story import CHAPTERS, Chapter, tell, undisturbed
 
 from assay.clock import FrozenClock
@@ -26,11 +28,11 @@ def clock() -> Iterator[FrozenClock]:
 
 
 @pytest.fixture
-def place(backend: str, clock: FrozenClock) -> Iterator[EngineInPlace]:
+def place(backend: str, clock: FrozenClock, tmp_path: Path) -> Iterator[EngineInPlace]:
     """An engine without background loops on a database that never fails until a test says so."""
     settings = {"lease_secs": LEASE, "cancel_grace_secs": GRACE, "sqlite_synchronous": "off"}
     engine = Engine(Config(backend=backend, **settings))
-    place = EngineInPlace(engine, Faults(0, rate=0), clock)
+    place = EngineInPlace(engine, Faults(0, rate=0), clock, FolderShelf(tmp_path / "shelf"))
     yield place
     engine.db = place.real
     engine.close()

@@ -73,6 +73,8 @@ CREATE INDEX workflows_deadline ON workflows (deadline_at) WHERE deadline_at IS 
 CREATE INDEX workflows_cancelling ON workflows (cancel_requested_at)
     WHERE cancel_requested_at IS NOT NULL AND completed_at IS NULL;
 CREATE INDEX workflows_open ON workflows (namespace, task_queue) WHERE completed_at IS NULL;
+CREATE INDEX workflows_archivable ON workflows (completed_at, id)
+    WHERE completed_at IS NOT NULL AND archived_at IS NULL;
 
 CREATE TABLE workflow_events (
     id {auto_id},
