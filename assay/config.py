@@ -249,6 +249,8 @@ _VARIABLES: dict[str, tuple[str, Parser]] = {
     "sqlite_synchronous": ("ASSAY_SQLITE_SYNCHRONOUS", _choice("full", "normal")),
     "log_level": ("ASSAY_LOG", _choice("debug", "info", "warning", "error")),
     "build_profile": ("ASSAY_BUILD_PROFILE", _choice("release", "debug")),
+    "postgres_pool_size": ("ASSAY_POSTGRES_POOL_SIZE", _whole(1, 1000)),
+    "postgres_timeout_secs": ("ASSAY_POSTGRES_TIMEOUT_SECS", _number(1, 3600)),
     "archive_bucket": ("ASSAY_ARCHIVE_S3_BUCKET", _bucket),
     "archive_prefix": ("ASSAY_ARCHIVE_S3_PREFIX", _key_prefix),
     "archive_retention_days": ("ASSAY_ARCHIVE_RETENTION_DAYS", _number(0, 36500, "days")),
@@ -256,8 +258,6 @@ _VARIABLES: dict[str, tuple[str, Parser]] = {
     "archive_batch_size": ("ASSAY_ARCHIVE_BATCH_SIZE", _whole(1, 10000)),
     "crash_at": (CRASH_AT, _crash_point),
 }
-    "postgres_pool_size": ("ASSAY_POSTGRES_POOL_SIZE", _whole(1, 1000)),
-    "postgres_timeout_secs": ("ASSAY_POSTGRES_TIMEOUT_SECS", _number(1, 3600)),
 
 #: fields whose variable says something when it is set to the empty text
 _MAY_BE_EMPTY = frozenset({"archive_prefix"})
