@@ -1,8 +1,8 @@
 """The gunicorn worker that is an engine, and gunicorn's log in our format.
 
 What it adds to gunicorn's gevent worker: it dies with its master, it stops within milliseconds (waiting
-polls are answered, idle connections closed, requests in progress finished), and a start that fails is
-one line on stderr.
+polls are answered, idle connections closed, requests in progress finished), a start that fails is one line on
+stderr, and requests that repeat the head of an earlier one are not parsed again (``gunicorn_repeats``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any
 
@@ -33,10 +33,12 @@ from gunicorn.http import wsgi
 from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName, ParseException
 from gunicorn.http.wsgi import Response
 from gunicorn.sock import ssl_context
+from gunicorn.util import http_date
 from gunicorn.workers.ggevent import GeventWorker
 
 from assay import crashpoints, logs
 from assay.errors import AssayError, BadRequest, ConfigError, StartupError
+from assay.gunicorn_repeats import Repeats
 from assay.server import FINISH_SECS, report
 
 log = logs.get(__name__)
@@ -57,6 +59,7 @@ class EngineWorker(GeventWorker):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._idle: set[Any] = set()
+        self._repeats: dict[Any, Repeats] = {}
         self._failed = False
         #: set by the master's hook; several workers may fail to start, one of them says why
         self.is_first_to_fail: Callable[[], bool] = lambda: True
@@ -142,17 +145,35 @@ class EngineWorker(GeventWorker):
             super().handle(listener, client, addr)
         finally:
             self._idle.discard(client)
+            self._repeats.pop(client, None)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
-        """One request; raises StopIteration when its connection is to be closed."""
+        """A request that gunicorn has read, and those after it that repeat a known head.
+
+        Raises StopIteration when the connection is to be closed.
+        """
         self._idle.discard(sock)
-        started = time.monotonic()
         response, environ = wsgi.create(req, sock, addr, listener_name, self.cfg, OneSend)
         environ["wsgi.multithread"] = True
+        repeats = self._repeats.get(sock)
+        if repeats is None:
+            repeats = self._repeats[sock] = Repeats(
+                sock, req.unreader, self.cfg.keepalive, partial(self._idle.discard, sock)
+            )
+        repeats.learn(req, environ)
+        self._respond(req, response, environ, sock)
+        if req.body.failed or getattr(req.body.reader, "length", None) != 0:
+            return  # gunicorn finds out where the next request begins
+        while (known := repeats.next()) is not None:
+            self._respond(known.request, OneSend(known.request, sock, self.cfg), known.environ, sock)
+
+    def _respond(self, req: Any, response: OneSend, environ: dict[str, Any], sock: Any) -> None:
+        started = time.monotonic()
         try:
             self._answer(response, environ)
         finally:
-            self.log.access(response, req, environ, timedelta(seconds=time.monotonic() - started))
+            if self.log.logs_requests:
+                self.log.access(response, req, environ, timedelta(seconds=time.monotonic() - started))
         if not self.alive or response.should_close():
             raise StopIteration
         self._idle.add(sock)
@@ -160,7 +181,7 @@ class EngineWorker(GeventWorker):
     def _answer(self, response: Response, environ: dict[str, Any]) -> None:
         body = self.wsgi(environ, response.start_response)
         try:
-            if not self.alive:
+            if not self.alive or not self.cfg.keepalive:
                 response.force_close()
             crashpoints.point("server", ":before-answer")
             for part in body:
@@ -237,6 +258,15 @@ class OneSend(Response):
         self._socket = sock
         self._unsent: list[bytes] = []
 
+    def default_headers(self) -> list[str]:
+        """The lines before those of the application."""
+        connection = "close" if self.should_close() else "keep-alive"
+        lines = [
+            f"HTTP/{self.req.version[0]}.{self.req.version[1]} {self.status}\r\nServer: {self.version}\r\n",
+            f"Date: {_date(int(time.time()))}\r\nConnection: {connection}\r\n",
+        ]
+        return [*lines, "Transfer-Encoding: chunked\r\n"] if self.chunked else lines
+
     def sendall(self, data: bytes) -> None:
         """Called by the base class in place of the socket's."""
         self._unsent.append(data)
@@ -262,6 +292,11 @@ class OneSend(Response):
             self._socket.sendall(data)
 
 
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return http_date(second)
+
+
 class ServerLog(Logger):
     """gunicorn's log: errors in our format, its narration only at debug, access lines without queries."""
 
@@ -270,7 +305,7 @@ class ServerLog(Logger):
         self.cfg = cfg
         logs.setup(cfg.loglevel)
         self.error_log = self.access_log = logging.getLogger(__name__)
-        self._access_log_enabled = log.is_debug()
+        self.logs_requests = log.is_debug()
 
     def info(self, msg: Any, *args: Any, **kwargs: Any) -> None:
         """gunicorn's narration."""
@@ -283,15 +318,14 @@ class ServerLog(Logger):
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> None:
         """One line per request at debug; a query string may hold payload and is left out."""
-        if self._access_log_enabled:
-            log.debug(
-                "request",
-                client=environ.get("REMOTE_ADDR", "-"),
-                method=environ.get("REQUEST_METHOD", "-"),
-                path=str(environ.get("RAW_URI", "-")).partition("?")[0],
-                status=str(resp.status).split(" ", 1)[0],
-                ms=request_time / timedelta(milliseconds=1),
-            )
+        log.debug(
+            "request",
+            client=environ.get("REMOTE_ADDR", "-"),
+            method=environ.get("REQUEST_METHOD", "-"),
+            path=str(environ.get("RAW_URI", "-")).partition("?")[0],
+            status=str(resp.status).split(" ", 1)[0],
+            ms=request_time / timedelta(milliseconds=1),
+        )
 
 
 def _is_failed_start(message: Any, args: tuple[Any, ...]) -> bool:

@@ -21,7 +21,7 @@ ROWS = (
     {"store"},
     {"engine"},
     {"auth", "loops", "api", "dashboard"},
-    {"app", "server", "gunicorn_worker", "gunicorn_conf", "wsgi"},
+    {"app", "server", "gunicorn_worker", "gunicorn_repeats", "gunicorn_conf", "wsgi"},
 )
 CLIENT_SIDE = {"client", "lua", "cli"}
 #: imports inside a function that reach further, by (importing part, imported part)
