@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?=
 CANDIDATES := $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3 python
 
-.PHONY: help demo test lint format bench soak wheel install clean
+.PHONY: help demo test shells lint format bench soak wheel install clean
 
 help:
 	@echo "make demo    an engine, a worker and a workflow, in one go"
@@ -30,7 +30,7 @@ install: $(STAMP)
 demo: $(STAMP)
 	@$(BIN)/assay demo
 
-test: lint
+test: lint shells
 	@$(BIN)/python -m pytest
 
 lint: $(STAMP)
@@ -41,6 +41,18 @@ lint: $(STAMP)
 format: $(STAMP)
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
+
+# The shells whose completion scripts the tests try out. Without root or apt the tests go without the missing ones, and
+# say so.
+COMPLETED_SHELLS := zsh fish elvish
+shells:
+	@missing=""; for shell in $(COMPLETED_SHELLS); do command -v $$shell >/dev/null || missing="$$missing $$shell"; done; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing$$missing"; export DEBIAN_FRONTEND=noninteractive; \
+	  { apt-get update && apt-get install --yes --no-install-recommends $$missing; } >/dev/null 2>&1 && exit 0; \
+	fi; \
+	echo "warning: no$$missing on this machine: their completion scripts will not be tried out" >&2
 
 # For example: make bench BENCH="--only W1,W3 --repeat 3"
 BENCH ?=

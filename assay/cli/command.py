@@ -162,6 +162,7 @@ class Lazy(NamedTuple):
     module: str
     name: str
     summary: str
+    hidden: bool = False
 
 
 class LazyGroup(EngineGroup):
@@ -172,7 +173,7 @@ class LazyGroup(EngineGroup):
         self._lazy = lazy
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self._lazy)
+        return [name for name, lazy in self._lazy.items() if not lazy.hidden]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         lazy = self._lazy.get(cmd_name)
@@ -184,7 +185,7 @@ class LazyGroup(EngineGroup):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, lazy.summary) for name, lazy in self._lazy.items()])
+            formatter.write_dl([(name, self._lazy[name].summary) for name in self.list_commands(ctx)])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -193,7 +194,7 @@ class LazyGroup(EngineGroup):
         if name not in self._lazy:
             if is_script(name):
                 return super().resolve_command(ctx, ["run", *args])
-            raise click.exceptions.NoSuchCommand(name, possibilities=self._lazy, ctx=ctx)
+            raise click.exceptions.NoSuchCommand(name, possibilities=self.list_commands(ctx), ctx=ctx)
         return super().resolve_command(ctx, args)
 
 

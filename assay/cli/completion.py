@@ -1,9 +1,10 @@
-"""``assay completion``: scripts that complete commands, options and fixed values, offline.
+"""``assay completion``: scripts that complete commands, options and their values.
 
 The scripts are written from the command tree itself, so they cannot fall behind it. Each one works the
 same way: it walks the words before the cursor, steps over options and their values, and so finds the
 command; then it offers the values of the option before the cursor, the command's options, or its
-subcommands.
+subcommands. All of that works offline. Where a run, schedule, namespace, queue or type is to be named,
+the script asks ``assay __complete``, which asks the engine (see ``live``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 import click
 
 from assay.cli.command import PlainCommand
+from assay.cli.live import ARGUMENTS, OPTIONS
 
 SHELLS = ("bash", "zsh", "fish", "powershell", "elvish")
 #: Options whose value is a file.
@@ -43,7 +45,18 @@ class Tree:
     @property
     def free(self) -> list[str]:
         """Options with a value that can be anything."""
-        return [name for name in self.with_value if name not in self.values and name not in FILES]
+        known = {*self.values, *FILES, *OPTIONS}
+        return [name for name in self.with_value if name not in known]
+
+    @property
+    def live_options(self) -> list[str]:
+        """Options whose values the engine knows."""
+        return [name for name in self.with_value if name in OPTIONS]
+
+    @property
+    def live_places(self) -> list[str]:
+        """Commands whose arguments the engine knows."""
+        return [place.path for place in self.places if place.path in ARGUMENTS]
 
 
 @click.command(cls=PlainCommand)

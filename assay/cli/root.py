@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": Lazy("assay.cli.demo", "demo", "See a durable workflow at work, in a few seconds."),
     "doctor": Lazy("assay.cli.doctor", "doctor", "Check the database of an engine."),
     "completion": Lazy("assay.cli.completion", "completion", "Print a shell completion script."),
+    "__complete": Lazy("assay.cli.live", "complete", "Candidates for the last word of a command line.", hidden=True),
 }
 
 
