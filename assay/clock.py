@@ -33,6 +33,11 @@ def new_token() -> str:
     return secrets.token_hex(16)
 
 
+def new_secret() -> str:
+    """256 random bits as 64 hex digits: what an API key or a browser session proves itself with."""
+    return secrets.token_hex(32)
+
+
 class FrozenClock:
     """A clock that stands still until a test moves it.
 

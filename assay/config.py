@@ -103,10 +103,10 @@ class Config:
     max_body_bytes: int = 16 * 1024 * 1024
     max_payload_bytes: int = 2 * 1024 * 1024
     sqlite_synchronous: str = "full"
-    log_level: str = "info"
     #: connections for transactions, and how long one statement may take, on Postgres
     postgres_pool_size: int = 10
     postgres_timeout_secs: float = 30.0
+    log_level: str = "info"
     build_profile: str = "release"
     version: str | None = None
     #: the S3 bucket of the archive; empty: nothing is archived
@@ -119,6 +119,8 @@ class Config:
     archive_batch_size: int = 50
     #: a testing aid: the point at which this process dies, see ``assay.crashpoints``
     crash_at: str = ""
+    #: whether clients may send API keys; without any way to prove who they are, access is open
+    auth_api_key: bool = False
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **flags: Any) -> Config:
@@ -126,10 +128,13 @@ class Config:
 
         ``flags`` are values of command line options under the names of the fields; they win over
         variables, and ``None`` means that the option was not given. An empty variable counts as
-        unset, except for the prefix of the archive. Raises ConfigError naming the variable or option
-        whose value cannot be used.
+        unset, except for the prefix of the archive. The flag ``no_auth`` wins over the variables
+        about authentication. Raises ConfigError naming the variable or option whose value cannot
+        be used.
         """
         environ = os.environ if environ is None else environ
+        if flags.get("no_auth"):
+            environ = _without_auth(environ, flags)
         values: dict[str, Any] = {}
         for name, (variable, parse) in _VARIABLES.items():
             flag = flags.get(name)
@@ -148,8 +153,17 @@ class Config:
 
     @property
     def auth_mode(self) -> str:
-        """How clients prove who they are: ``open``."""
-        return "open"
+        """How clients prove who they are: ``open`` (they need not) or ``api_key``."""
+        return "api_key" if self.auth_api_key else "open"
+
+
+def _without_auth(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Mapping[str, str]:
+    """``environ`` as ``--no-auth`` has it. Raises ConfigError when another flag asks for the contrary."""
+    for name in _AUTH:
+        if flags.get(name) is not None:
+            raise ConfigError(f"--no-auth and --{name.replace('_', '-')} contradict each other; leave one out")
+    variables = {_VARIABLES[name][0] for name in _AUTH}
+    return {name: value for name, value in environ.items() if name not in variables}
 
 
 Parser = Callable[[str, str], Any]
@@ -186,6 +200,14 @@ def _choice(*allowed: str) -> Parser:
         raise ConfigError(f"{name}: expected one of {', '.join(allowed)}, got {_shown(text)}")
 
     return parse
+
+
+def _switch(text: str, name: str) -> bool:
+    value = text.strip().lower()
+    if value in ("1", "true", "0", "false"):
+        return value in ("1", "true")
+    # Its value is not shown: somebody may have put a key there.
+    raise ConfigError(f"{name}: expected 1 or true (or 0 or false); keys are made with --generate-api-key")
 
 
 def _backend(text: str, name: str) -> str:
@@ -236,6 +258,8 @@ def _shown(text: str) -> str:
 
 
 CRASH_AT = "ASSAY_CRASH_AT"
+#: the settings that turn open access off
+_AUTH = ("auth_api_key",)
 
 #: field of Config -> (environment variable, parser of its text)
 _VARIABLES: dict[str, tuple[str, Parser]] = {
@@ -247,16 +271,17 @@ _VARIABLES: dict[str, tuple[str, Parser]] = {
     "max_body_bytes": ("ASSAY_MAX_BODY_BYTES", _whole(1024, 1 << 30)),
     "max_payload_bytes": ("ASSAY_MAX_PAYLOAD_BYTES", _whole(1, 1 << 30)),
     "sqlite_synchronous": ("ASSAY_SQLITE_SYNCHRONOUS", _choice("full", "normal")),
-    "log_level": ("ASSAY_LOG", _choice("debug", "info", "warning", "error")),
-    "build_profile": ("ASSAY_BUILD_PROFILE", _choice("release", "debug")),
     "postgres_pool_size": ("ASSAY_POSTGRES_POOL_SIZE", _whole(1, 1000)),
     "postgres_timeout_secs": ("ASSAY_POSTGRES_TIMEOUT_SECS", _number(1, 3600)),
+    "log_level": ("ASSAY_LOG", _choice("debug", "info", "warning", "error")),
+    "build_profile": ("ASSAY_BUILD_PROFILE", _choice("release", "debug")),
     "archive_bucket": ("ASSAY_ARCHIVE_S3_BUCKET", _bucket),
     "archive_prefix": ("ASSAY_ARCHIVE_S3_PREFIX", _key_prefix),
     "archive_retention_days": ("ASSAY_ARCHIVE_RETENTION_DAYS", _number(0, 36500, "days")),
     "archive_poll_secs": ("ASSAY_ARCHIVE_POLL_SECS", _number(1, 2678400)),
     "archive_batch_size": ("ASSAY_ARCHIVE_BATCH_SIZE", _whole(1, 10000)),
     "crash_at": (CRASH_AT, _crash_point),
+    "auth_api_key": ("ASSAY_AUTH_API_KEY", _switch),
 }
 
 #: fields whose variable says something when it is set to the empty text

@@ -13,7 +13,7 @@ import gevent
 from gevent.event import Event
 
 from assay import crashpoints, logs
-from assay.engine import Engine, archive, leases, outbox, schedules, timers
+from assay.engine import Engine, archive, leases, outbox, schedules, sessions, timers
 from assay.engine.core import hold_lock, touch_lock
 from assay.engine.notify import SCHEDULES, TIMERS
 from assay.errors import NotReady
@@ -56,7 +56,9 @@ JOBS = (
     Job(
         "clean-up",
         60.0,
-        lambda engine, now: leases.forget_lost_workers(engine, now) + outbox.prune(engine, now),
+        lambda engine, now: (
+            leases.forget_lost_workers(engine, now) + outbox.prune(engine, now) + sessions.forget_expired(engine, now)
+        ),
         leader_only=True,
     ),
     Job("lock", 5.0, hold_lock),

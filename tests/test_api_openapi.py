@@ -28,6 +28,7 @@ TAGS = {
     "namespaces",
     "queues",
     "events",
+    "api-keys",
     "session",
     "meta",
 }
@@ -301,9 +302,10 @@ def test_a_client_made_from_the_document_can_be_a_worker(generated: Generated) -
     call("getHealth")
     call("getReady")
     call("getVersion")
-    call("getSession")
+    assert call("getSession") == call("createSession")
+    _make_a_key(generated)
     _fail_an_activity(generated)
-    not_json = {"getOpenApi", "getDocs", "getDocsAsset", "streamEvents"}
+    not_json = {"getOpenApi", "getDocs", "getDocsAsset", "streamEvents", "deleteApiKey", "deleteSession"}
     assert generated.called == set(generated.operations) - not_json
 
 
@@ -319,6 +321,13 @@ def _use_a_schedule(generated: Generated) -> None:
     call("terminateWorkflow", {}, id=started["workflow_id"])
     assert len(call("previewSchedule", {"cron_expr": "@daily"})["next_runs"]) == 5
     call("deleteSchedule", name="a/b", namespace="lab")
+
+
+def _make_a_key(generated: Generated) -> None:
+    call = generated.call
+    made = call("createApiKey", {"label": "ci", "idempotent": True}, 201)
+    assert call("createApiKey", {"label": "ci", "idempotent": True})["id"] == made["id"]
+    assert [key["prefix"] for key in call("listApiKeys")] == [made["prefix"]]
 
 
 def _fail_an_activity(generated: Generated) -> None:

@@ -28,7 +28,9 @@ def test_every_variable_is_read() -> None:
             "ASSAY_BUILD_PROFILE": "debug",
         }
     )
-    assert config == Config("sqlite:///data/w.db", "0.0.0.0", 0, 1.5, 0.0, 2048, 1024, "normal", "debug", "debug")
+    assert config == Config(
+        "sqlite:///data/w.db", "0.0.0.0", 0, 1.5, 0.0, 2048, 1024, "normal", log_level="debug", build_profile="debug"
+    )
 
 
 def test_a_flag_wins_over_its_variable_and_an_empty_variable_is_unset() -> None:

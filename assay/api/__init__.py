@@ -9,7 +9,9 @@ from __future__ import annotations
 from flask import Flask
 
 from assay.api import (
+    access,
     activities,
+    api_keys,
     events,
     meta,
     namespaces,
@@ -37,6 +39,7 @@ RESOURCES = (
     schedules.blp,
     namespaces.blp,
     queues.blp,
+    api_keys.blp,
     session.blp,
     events.blp,
     meta.blp,
@@ -44,11 +47,12 @@ RESOURCES = (
 
 
 def register_api(app: Flask, engine: Engine) -> None:
-    """Add the API to ``app``: routes below ``PREFIX``, JSON errors, routing on the raw path."""
+    """Add the API to ``app``: routes below ``PREFIX``, JSON errors, routing on the raw path, checks of credentials."""
     app.extensions.setdefault("assay", engine)
     app.url_map.converters["segment"] = Segment
     app.wsgi_app = RawPath(app.wsgi_app)  # type: ignore[method-assign]
     problems.install(app)
+    access.install(app, engine)
     api = RestApi(app, engine.version)
     for resource in RESOURCES:
         api.register_blueprint(resource, url_prefix=PREFIX)

@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Response, request
 
+from assay.api.access import stays_accepted
 from assay.api.outgoing import deliver, reply
 from assay.engine import Engine, tasks
 from assay.errors import AssayError
@@ -19,13 +20,14 @@ _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 
 
 def connection() -> Callable[[], bool]:
-    """A function that tells whether the client of the current request still waits for its answer."""
+    """A function that tells whether the client of the current request still waits for its answer and may have it."""
+    may_pass = stays_accepted()
     sock = request.environ.get("gunicorn.socket")
     if sock is None:
-        return lambda: True
+        return may_pass
     # a gevent socket would switch greenlets until data comes; the plain one below it does not
     plain = getattr(sock, "_sock", sock)
-    return lambda: _is_open(plain)
+    return lambda: _is_open(plain) and may_pass()
 
 
 def _is_open(sock: Any) -> bool:

@@ -20,7 +20,7 @@ from flask_smorest import Blueprint
 from marshmallow import ValidationError
 
 from assay import crashpoints
-from assay.api import incoming
+from assay.api import access, incoming
 from assay.api.bodies import Body, Described, NoBody, NoQuery, Query, failed
 from assay.api.fields import Field
 from assay.api.openapi import describe, path_parameters
@@ -93,6 +93,7 @@ class Resource(Blueprint):
             checked = _checked(view, spec, any_size)
             # where flask-smorest looks for the documentation of a view
             checked._apidoc = {"manual_doc": describe(spec)}  # type: ignore[attr-defined]
+            checked.public = public  # type: ignore[attr-defined]
             self.add_url_rule(rule, operation_id, checked, methods=[method], parameters=path_parameters(spec))
             return view
 
@@ -145,12 +146,18 @@ def _body(environ: incoming.Environ, limit: int, any_size: bool) -> Any:
     try:
         raw = incoming.receive(environ, limit)
     except BodyTooLarge:
-        incoming.guard(environ, empty=False)
+        _admit(environ, empty=False)
         if not any_size:
             raise
         return {}
-    incoming.guard(environ, empty=not raw)
+    _admit(environ, empty=not raw)
     return incoming.decode(raw)
+
+
+def _admit(environ: incoming.Environ, *, empty: bool) -> None:
+    """Refuse a state-changing request that a page of another site could have caused."""
+    incoming.guard(environ, empty=empty)
+    access.check_csrf(environ)
 
 
 def parse(schema: type[Body], data: Any, whole: str) -> dict[str, Any]:

@@ -363,12 +363,3 @@ class Version(Record):
 
     version = Text("Version of the engine.", example="0.1.0")
     build_profile = Choice("Build profile.", ("release", "debug"), example="release")
-
-
-class Session(Record):
-    """Who the caller is."""
-
-    principal = Text("Who the caller is; null when nobody is checked.", null=True, example=None)
-    auth_mode = Text("How the engine checks callers.", example="open")
-    csrf_token = Text("The token that writes of a browser session send; null without a session.", null=True)
-    expires_at = Number("When the session ends.", null=True)

@@ -38,6 +38,16 @@ def check_current(database: Database) -> None:
         )
 
 
+def is_current(database: Database) -> bool:
+    """Whether every migration of this program is applied."""
+    return all(step.applied for step in _runner(database).status())
+
+
+def is_empty(database: Database) -> bool:
+    """Whether no migration was ever applied."""
+    return not any(step.applied for step in _runner(database).status())
+
+
 def _runner(database: Database) -> Runner:
     return Runner(database.peewee, str(MIGRATIONS), table_name="schema_migration")
 

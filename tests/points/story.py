@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import worker as commands
+from chapter_access import people_come_and_go
 from chapter_archive import old_runs_are_archived
 from forked import GRACE, LEASE, START, Died, ForkedEngine
 
@@ -576,6 +577,7 @@ CHAPTERS: tuple[Chapter, ...] = (
     nobody_answers,
     time_goes_by,
     runs_are_scheduled,
+    people_come_and_go,
     old_runs_are_archived,
 )
 

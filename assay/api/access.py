@@ -1,0 +1,75 @@
+"""Who may pass: every request below the API's prefix, except for the public operations, needs a credential.
+
+The check runs before the router's own answers, so that without a credential a path that does not exist looks like one
+that does. The caller travels in the WSGI environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask, current_app, request
+
+from assay.api.openapi import COOKIE
+from assay.api.rawpath import PREFIX, is_api
+from assay.auth import ANYONE, Authenticator, Caller
+from assay.engine import Engine
+
+_CALLER = "assay.caller"
+_EXTENSION = "assay.auth"
+_KEYS = PREFIX + "/api-keys"
+
+
+def install(app: Flask, engine: Engine) -> None:
+    """Check every request of ``app`` by the rules of the engine's mode."""
+    checks = Authenticator(engine)
+    app.extensions[_EXTENSION] = checks
+    if checks.is_open:
+        return
+
+    @app.before_request
+    def identify() -> None:
+        environ = request.environ
+        if not is_api(environ) or _is_public(app):
+            return
+        if environ["PATH_INFO"] == _KEYS and environ["REQUEST_METHOD"] == "POST" and checks.may_create_first_key():
+            environ[_CALLER] = ANYONE
+            return
+        environ[_CALLER] = checks.identify(environ.get("HTTP_AUTHORIZATION"), request.cookies.get(COOKIE))
+
+
+def _is_public(app: Flask) -> bool:
+    view = app.view_functions.get(request.endpoint or "")
+    return getattr(view, "public", False)
+
+
+def authenticator() -> Authenticator:
+    """The checks of the current application."""
+    checks: Authenticator = current_app.extensions[_EXTENSION]
+    return checks
+
+
+def caller(environ: dict[str, Any]) -> Caller:
+    """Whoever sent this request. Only where access is open, and for the first key ever, that may be anyone."""
+    found: Caller = environ.get(_CALLER, ANYONE)
+    return found
+
+
+def check_csrf(environ: dict[str, Any]) -> None:
+    """Refuse a write of a browser session that does not prove that it knows the session's token. Raises CsrfFailed."""
+    found = environ.get(_CALLER)
+    if found is not None:
+        found.check_csrf(environ.get("HTTP_X_CSRF_TOKEN"))
+
+
+def stays_accepted() -> Callable[[], bool]:
+    """A function that tells whether the credential of the current request is still good (it may be deleted meanwhile).
+
+    It may be called after the request has ended, by a stream. It raises NotReady when it cannot find out.
+    """
+    found = request.environ.get(_CALLER)
+    if found is None:
+        return lambda: True
+    checks = authenticator()
+    return lambda: checks.still_accepts(found)
