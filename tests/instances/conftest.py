@@ -1,0 +1,27 @@
+"""Engines that share a database, in which nothing may contradict anything else when a test is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from cluster import Cluster
+from soundness import assert_invariants
+
+Start = Callable[..., Cluster]
+
+
+@pytest.fixture
+def cluster(postgres_database: str, tmp_path: Path) -> Iterator[Start]:
+    """A function that starts so many engines; further arguments are environment variables."""
+    with ExitStack() as running:
+
+        def start(count: int, url: str = postgres_database, **env: str) -> Cluster:
+            started = running.enter_context(Cluster(url, count, tmp_path, env))
+            started.database = postgres_database
+            return started
+
+        yield start
+    assert_invariants(postgres_database)
