@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?=
 CANDIDATES := $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3 python
 
-.PHONY: help demo test shells lint format bench soak wheel install clean
+.PHONY: help demo test shells lint format bench soak wheel install clean browser
 
 help:
 	@echo "make demo    an engine, a worker and a workflow, in one go"
@@ -30,7 +30,7 @@ install: $(STAMP)
 demo: $(STAMP)
 	@$(BIN)/assay demo
 
-test: lint shells
+test: lint shells browser
 	@$(BIN)/python -m pytest
 
 lint: $(STAMP)
@@ -53,6 +53,16 @@ shells:
 	  { apt-get update && apt-get install --yes --no-install-recommends $$missing; } >/dev/null 2>&1 && exit 0; \
 	fi; \
 	echo "warning: no$$missing on this machine: their completion scripts will not be tried out" >&2
+
+# The browser in which the dashboard is tested.
+browser:
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name >/dev/null && exit 0; done; \
+	[ -n "$${ASSAY_CHROMIUM:-}" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing chromium"; export DEBIAN_FRONTEND=noninteractive; \
+	  { apt-get update && apt-get install --yes --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1 && exit 0; \
+	fi; \
+	echo "error: the tests of the dashboard need Chromium; install it, or name one with ASSAY_CHROMIUM=/path" >&2; exit 1
 
 # For example: make bench BENCH="--only W1,W3 --repeat 3"
 BENCH ?=

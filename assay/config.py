@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from assay import crashpoints
 from assay.errors import ConfigError
+from assay.whitelabel import Whitelabel
 
 DEFAULT_BACKEND = "sqlite://assay-workflow.db"
 MEMORY = ":memory:"
@@ -109,6 +110,8 @@ class Config:
     log_level: str = "info"
     build_profile: str = "release"
     version: str | None = None
+    #: how the dashboard is branded
+    whitelabel: Whitelabel = Whitelabel()
     #: the S3 bucket of the archive; empty: nothing is archived
     archive_bucket: str = ""
     #: what the keys in it start with: empty, or ending in one slash
@@ -144,7 +147,7 @@ class Config:
                 values[name] = parse(environ[variable], variable)
         if flags.get("version") is not None:
             values["version"] = flags["version"]
-        return cls(**values)
+        return cls(whitelabel=Whitelabel.from_env(environ), **values)
 
     @property
     def database(self) -> Backend:

@@ -17,7 +17,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 PACKAGE = CHECKOUT / "assay"
 
 ROWS = (
-    {"errors", "clock", "config", "crashpoints", "logs", "s3"},
+    {"errors", "clock", "config", "crashpoints", "logs", "s3", "whitelabel"},
     {"store"},
     {"engine"},
     {"auth", "loops", "api", "dashboard"},

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import json
 import re
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
+from assay.dashboard import asset_folder
 from assay.engine import Engine
 
 
@@ -23,11 +28,20 @@ def test_short_addresses_lead_to_the_page(api: FlaskClient, path: str) -> None:
     assert (answer.status_code, answer.headers["Location"]) == (308, "/workflow/")
 
 
-def test_the_page_shows_the_engine_and_links_to_the_api_docs(api: FlaskClient, engine: Engine) -> None:
+def settings_of(page: str) -> dict[str, Any]:
+    """The block of settings that a page carries."""
+    match = re.search(r'<script type="application/json" id="config">(.*?)</script>', page)
+    assert match
+    return dict(json.loads(match.group(1)))
+
+
+def test_the_page_carries_brand_and_settings(api: FlaskClient) -> None:
     answer = api.get("/workflow/")
     assert answer.status_code == 200
-    assert f">v{engine.version}<" in answer.text and "Assay" in answer.text
-    assert 'href="/api/v1/engine/workflow/docs"' in answer.text
+    assert "<title>Assay Workflow Dashboard</title>" in answer.text
+    settings = settings_of(answer.text)
+    assert settings["docsUrl"] == "/api/v1/engine/workflow/docs"
+    assert (settings["prefix"], settings["authMode"], settings["defaultNamespace"]) == ("", "open", "main")
     assert answer.headers["Cache-Control"] == "no-cache"
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
 
@@ -49,6 +63,55 @@ def test_static_files_of_another_start_are_the_same_but_checked_again(api: Flask
     assert answer.headers["Cache-Control"] == "no-cache"
 
 
+def test_the_style_sheet_is_every_part_in_one_answer(api: FlaskClient) -> None:
+    sheet = api.get(asset_of(api.get("/workflow/").text)).text
+    parts = sorted(asset_folder("static").glob("css/*.css"))
+    assert len(parts) > 4
+    assert all(part.read_text() in sheet for part in parts)
+    assert sheet.index(":root") < sheet.index(".shell") < sheet.index(".dialog")
+
+
+def test_texts_travel_compressed_to_browsers_that_take_it(api: FlaskClient) -> None:
+    plain = api.get("/workflow/static/x/js/app.js")
+    packed = api.get("/workflow/static/x/js/app.js", headers={"Accept-Encoding": "gzip, br"})
+    assert "Content-Encoding" not in plain.headers and plain.mimetype == "text/javascript"
+    assert packed.headers["Content-Encoding"] == "gzip" and packed.headers["Vary"] == "Accept-Encoding"
+    assert gzip.decompress(packed.data) == plain.data and len(packed.data) < len(plain.data) / 2
+    assert plain.headers["ETag"] != packed.headers["ETag"]
+
+
+def test_an_unchanged_file_is_not_sent_again(api: FlaskClient) -> None:
+    first = api.get("/workflow/static/x/js/app.js")
+    again = api.get("/workflow/static/x/js/app.js", headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+
+
+def test_every_vendored_file_is_the_published_one() -> None:
+    vendor = asset_folder("static") / "vendor"
+    listed = json.loads((vendor / "MANIFEST.json").read_text())
+    for entry in listed:
+        assert hashlib.sha256((vendor / entry["file"]).read_bytes()).hexdigest() == entry["sha256"], entry["file"]
+    present = {path.relative_to(vendor).as_posix() for path in vendor.rglob("*") if path.is_file()}
+    assert present == {entry["file"] for entry in listed} | {"MANIFEST.json"}
+
+
+def test_no_file_of_the_dashboard_builds_html_or_ignores_the_layer() -> None:
+    folder = asset_folder("static")
+    for path in (*folder.glob("js/**/*.js"), folder / "theme.js"):
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", path.read_text()), path
+    for path in folder.glob("css/*.css"):
+        assert "!important" not in path.read_text(), path
+        assert re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL).strip().startswith("@layer assay {"), path
+
+
+def test_modules_are_loaded_by_relative_addresses_that_exist() -> None:
+    folder = asset_folder("static")
+    for path in folder.glob("js/**/*.js"):
+        for address in re.findall(r"""(?:from|import\()\s*["']([^"']+)["']""", path.read_text()):
+            assert address.startswith((".", "..")), (path, address)
+            assert (path.parent / address).is_file(), (path, address)
+
+
 @pytest.mark.parametrize("path", ["", "x", "x/", "x/missing.js", "x/../shell.html", "x/%2e%2e/pyproject.toml"])
 def test_a_missing_static_file_is_not_the_page(api: FlaskClient, path: str) -> None:
     answer = api.get(f"/workflow/static/{path}")
@@ -65,7 +128,8 @@ def test_behind_a_gateway_every_address_has_its_prefix(api: FlaskClient) -> None
     assert api.get("/", headers=headers).headers["Location"] == "/tools/assay/workflow/"
     page = api.get("/workflow/", headers=headers).text
     assert asset_of(page).startswith("/tools/assay/workflow/static/")
-    assert 'href="/tools/assay/api/v1/engine/workflow/docs"' in page
+    assert settings_of(page)["prefix"] == "/tools/assay"
+    assert settings_of(page)["docsUrl"] == "/tools/assay/api/v1/engine/workflow/docs"
 
 
 @pytest.mark.parametrize("prefix", ["//evil.example", "https://evil.example", "/a b", '/"><script>', "/a//b", "x"])

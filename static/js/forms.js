@@ -1,0 +1,171 @@
+// Dialogs and forms: a modal frame, fields with labels and errors, and one way to send.
+//
+//   <${FormDialog} title="Signal" close=${close} submit="Send" send=${async (values) => {...}} initial=${{name: ""}}>
+//     <${TextField} name="name" label="Name" required />
+//     <${JsonField} name="payload" label="Payload" />
+//   <//>
+//
+// A field finds its value and its errors in the form around it. `send(values)` may throw an ApiError: its `fields`
+// appear at the fields, its sentence above the buttons. The values stay until the dialog is closed.
+
+import { createContext, html, useContext, useEffect, useLayoutEffect, useRef, useState } from "../vendor/htm/preact-standalone.js";
+import { RawJson } from "./data.js";
+import { checkJson } from "./json.js";
+import { Icon } from "./ui.js";
+
+const FormContext = createContext(null);
+let lastId = 0;
+
+function useId() {
+  const [id] = useState(() => `f${(lastId += 1)}`);
+  return id;
+}
+
+/** A modal dialog; Escape and a click on the curtain close it, unless something was typed in (`busy`). */
+export function Dialog({ title, close, children, wide = false, className = "" }) {
+  const box = useRef(null);
+  const id = useId();
+  useLayoutEffect(() => {
+    box.current.showModal();
+    (box.current.querySelector("[autofocus]") || box.current.querySelector("input, textarea, select") || box.current).focus();
+  }, []);
+  const cancel = (event) => {
+    event.preventDefault();
+    close();
+  };
+  return html`<dialog ref=${box} class="dialog ${wide ? "wide" : ""} ${className}" data-testid="dialog" aria-labelledby=${id} tabindex="-1" onCancel=${cancel}>
+    <header class="dialog-head"><h2 id=${id}>${title}</h2>
+      <button type="button" class="button quiet square" aria-label="Close" onClick=${() => close()}><${Icon} name="close" /></button></header>
+    ${children}
+  </dialog>`;
+}
+
+/** JSON text of a field as a request member: absent when blank. */
+export const jsonValue = (text) => (text.trim() ? new RawJson(text.trim()) : undefined);
+
+/**
+ * A form; `children` are fields, `actions` what stands before the buttons. `initial` holds the first values by name.
+ * `send(values)` is called once at a time, and never while a field says that its text is wrong.
+ */
+export function Form({ initial = {}, send, submit = "Save", danger = false, dismiss, notice, children, ...rest }) {
+  const [values, setValues] = useState(initial);
+  const [sending, setSending] = useState(false);
+  const [failure, setFailure] = useState(null);
+  const [tried, setTried] = useState(false);
+  const checks = useRef(new Map());
+  const form = useRef(null);
+  const alive = useRef(true);
+  useEffect(() => () => (alive.current = false), []);
+  const set = (name, value) => {
+    setValues((old) => ({ ...old, [name]: value }));
+    if (failure?.fields?.[name]) setFailure({ ...failure, fields: { ...failure.fields, [name]: undefined } });
+  };
+  const focusFirstError = () => setTimeout(() => form.current?.querySelector("[aria-invalid=true]")?.focus());
+  const submitted = async (event) => {
+    event.preventDefault();
+    if (sending) return;
+    setTried(true);
+    if ([...checks.current.values()].some((check) => check())) return focusFirstError();
+    setSending(true);
+    setFailure(null);
+    try {
+      await send(values);
+    } catch (error) {
+      if (alive.current) {
+        setFailure({ message: error.message, fields: error.fields || {} });
+        focusFirstError();
+      }
+    }
+    if (alive.current) setSending(false);
+  };
+  const context = { values, set, tried, errors: failure?.fields || {}, checks: checks.current };
+  return html`<${FormContext.Provider} value=${context}>
+    <form ref=${form} class="form" novalidate onSubmit=${submitted} ...${rest}>
+      <div class="fields">${children}</div>
+      ${failure && html`<div class="message failure" role="alert"><${Icon} name="warning" /><span>${failure.message}</span></div>`}
+      <footer class="form-buttons">
+        ${notice}<span class="spring"></span>
+        ${dismiss && html`<button type="button" class="button" data-testid="dismiss" onClick=${() => dismiss()}>Cancel</button>`}
+        <button type="submit" class="button ${danger ? "danger" : "primary"}" data-testid="submit" disabled=${sending}>${sending ? "Sending…" : submit}</button>
+      </footer>
+    </form>
+  <//>`;
+}
+
+/** A dialog that is one form. */
+export const FormDialog = ({ title, close, wide, text, children, ...form }) => html`<${Dialog} title=${title} close=${close} wide=${wide}>
+  ${text && html`<p class="dialog-text">${text}</p>`}
+  <${Form} dismiss=${close} ...${form}>${children}<//>
+<//>`;
+
+/** What every field has in common; `check(text)` gives a sentence when the text cannot be used. */
+function useField({ name, required, check, whenTried = true }) {
+  const form = useContext(FormContext);
+  const value = form.values[name] ?? "";
+  const wrong = (text) => {
+    if (required && !text.trim()) return "Please fill this in.";
+    return (text.trim() && check?.(text)) || null;
+  };
+  useEffect(() => {
+    form.checks.set(name, () => wrong(value));
+    return () => form.checks.delete(name);
+  });
+  const own = form.tried || !whenTried ? (value.trim() || form.tried ? wrong(value) : null) : null;
+  return { value, error: own || form.errors[name]?.join(" ") || null, set: (text) => form.set(name, text) };
+}
+
+function Field({ id, label, hint, error, required, children }) {
+  return html`<div class="field ${error ? "has-error" : ""}">
+    <label for=${id}>${label}${required && html`<span class="required" aria-hidden="true"> *</span>`}</label>
+    ${children}
+    ${hint && html`<p class="hint" id="${id}-hint">${hint}</p>`}
+    <p class="error" id="${id}-error" aria-live="polite">${error}</p>
+  </div>`;
+}
+
+const described = (id, hint) => (hint ? `${id}-hint ${id}-error` : `${id}-error`);
+
+/** One line of text; `options` are suggestions (texts, or {value, label}). */
+export function TextField({ name, label, hint, required = false, options, check, mono = false, ...rest }) {
+  const id = useId();
+  const { value, error, set } = useField({ name, required, check });
+  return html`<${Field} id=${id} label=${label} hint=${hint} error=${error} required=${required}>
+    <input id=${id} name=${name} class=${mono ? "mono" : ""} data-testid="field-${name}" value=${value} list=${options ? `${id}-list` : undefined}
+      required=${required} aria-invalid=${error ? "true" : undefined} aria-describedby=${described(id, hint)} autocomplete="off" autocapitalize="off" spellcheck=${false}
+      onInput=${(event) => set(event.target.value)} ...${rest} />
+    ${options && html`<datalist id="${id}-list">${options.map((option) => {
+      const { value: text, label: shown } = typeof option === "string" ? { value: option } : option;
+      return html`<option key=${text} value=${text}>${shown}</option>`;
+    })}</datalist>`}
+  <//>`;
+}
+
+/** A choice of `options`: texts, or {value, label}. */
+export function SelectField({ name, label, hint, options, ...rest }) {
+  const id = useId();
+  const { value, error, set } = useField({ name });
+  return html`<${Field} id=${id} label=${label} hint=${hint} error=${error}>
+    <select id=${id} name=${name} data-testid="field-${name}" value=${value} aria-invalid=${error ? "true" : undefined} aria-describedby=${described(id, hint)}
+      onChange=${(event) => set(event.target.value)} ...${rest}>
+      ${options.map((option) => {
+        const { value: text, label: shown } = typeof option === "string" ? { value: option, label: option } : option;
+        return html`<option key=${text} value=${text} selected=${text === value}>${shown}</option>`;
+      })}
+    </select>
+  <//>`;
+}
+
+/** JSON text, checked while it is typed; `object`: it must be an object. Use jsonValue(values.name) in send. */
+export function JsonField({ name, label, hint, required = false, object = false, rows = 5, ...rest }) {
+  const id = useId();
+  const { value, error, set } = useField({ name, required, check: (text) => checkJson(text, { object }), whenTried: false });
+  return html`<${Field} id=${id} label=${label} hint=${hint} error=${error} required=${required}>
+    <textarea id=${id} name=${name} class="mono" rows=${rows} data-testid="field-${name}" value=${value} required=${required}
+      aria-invalid=${error ? "true" : undefined} aria-describedby=${described(id, hint)} autocomplete="off" autocapitalize="off" spellcheck=${false}
+      onInput=${(event) => set(event.target.value)} ...${rest}></textarea>
+  <//>`;
+}
+
+/** A question with a dangerous answer: openDialog(Confirm, {title, text, submit, send}). */
+export const Confirm = ({ title, text, submit = "Delete", close, send }) =>
+  html`<${FormDialog} title=${title} text=${text} close=${close} submit=${submit} danger send=${async () => { await send(); close(true); }} />`;
