@@ -145,8 +145,9 @@ class Streams:
         self._joining.discard(subscriber)
 
     def rest(self, subscriber: Subscriber) -> None:
-        """It has everything: wake it when a change passes its filter."""
-        self._resting.setdefault(subscriber.filter, set()).add(subscriber)
+        """When it has everything, wake it when a change passes its filter; else when there is something to read."""
+        if self.last is not None and subscriber.place >= self.last:
+            self._resting.setdefault(subscriber.filter, set()).add(subscriber)
 
     def rouse(self, subscriber: Subscriber) -> None:
         """It rests no longer; nothing that was read so far concerned it."""
@@ -167,6 +168,8 @@ class Streams:
         self.rouse(subscriber)
         self._joining.discard(subscriber)
         self._open.discard(subscriber)
+        if not self._open:
+            self._engine.notifier.streams.wake()  # the reader may end
 
     def wake_all(self) -> None:
         """Let everybody look, for example whether the engine stops."""
