@@ -13,7 +13,7 @@ import gevent
 from gevent.event import Event
 
 from assay import crashpoints, logs
-from assay.engine import Engine, archive, leases, outbox, schedules, sessions, timers
+from assay.engine import Engine, archive, leases, outbox, schedules, sessions, timers, workers
 from assay.engine.core import hold_lock, touch_lock
 from assay.engine.notify import SCHEDULES, TIMERS
 from assay.errors import NotReady
@@ -42,8 +42,12 @@ class Job:
 
 
 def expire(engine: Engine, now: float) -> int:
-    """End what has expired, unless it only seems so: no sign of life could be stored, or the engine stood still."""
-    if engine.refused_since is not None:
+    """End what has expired, unless it only seems so: no sign of life could be stored, or the engine stood still.
+
+    Workers that talk to other instances can seem silent because the database stores nothing, so that is tried.
+    """
+    several = engine.db.dialect.several_instances
+    if engine.refused_since is not None or (several and workers.some_seem_silent(engine, now)):
         touch_lock(engine, now)
     engine.blind_since(engine.watched_at)
     count = leases.expire(engine, now)

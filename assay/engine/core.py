@@ -167,7 +167,7 @@ class Engine:
         self.instance_id = clock.new_token()
         self.stopping = False
         self.closed = False
-        #: since when the database refuses to store anything (epoch seconds)
+        #: since when the database may refuse to store anything (epoch seconds): the last time before that it did not
         self.refused_since: float | None = None
         self.lock = _file_lock(config.database)
         try:
@@ -234,7 +234,7 @@ class Engine:
                 raced = isinstance(error, LostRace)
                 limit = (RACE_SECS if raced else BUSY_SECS) if isinstance(error, DatabaseBusy) else 0.0
                 if time.monotonic() - begun >= limit:
-                    self.refused_since = self.refused_since or self.now()
+                    self.refused_since = self.refused_since or self.stored_at
                     raise
             # Those who met in a deadlock must not meet again.
             gevent.sleep(random.uniform(0, RACE_RETRY_SECS) if raced else BUSY_RETRY_SECS)
@@ -255,6 +255,7 @@ class Engine:
             crashpoints.point(name, ":after-commit")
             if self.refused_since is not None:
                 self.blind_since(self.refused_since)
+            self.stored_at = tx.now
         finally:
             # Also when the commit failed: nobody knows what became of it, and a wake-up is only a hint.
             if tx is not None and tx.finished:
@@ -311,6 +312,8 @@ class Engine:
         """Called when requests can arrive (again): from here workers have one lease of time to show that they live."""
         #: since when signs of life could be noticed, and until when they were looked at (epoch seconds)
         self.started_at = self.watched_at = self.now()
+        #: when the database stored something for this instance last (epoch seconds)
+        self.stored_at = self.started_at
         self.refused_since = None
 
     def blind_since(self, when: float) -> None:

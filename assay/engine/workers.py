@@ -15,7 +15,7 @@ import orjson
 
 from assay import clock, logs
 from assay.engine import attempts, history
-from assay.engine.core import Transaction, verb
+from assay.engine.core import Engine, Transaction, verb
 from assay.engine.run import Run
 from assay.engine.values import dump
 from assay.engine.workflows import check_namespace
@@ -179,6 +179,16 @@ def deregister(tx: Transaction, *, worker_id: str) -> dict[str, Any]:
     tx.notify("worker_deregistered", namespace=worker.namespace, name=worker_id)
     tx.wake(worker.namespace, worker.task_queue, "*")
     return {"worker_id": worker_id}
+
+
+def some_seem_silent(engine: Engine, now: float) -> bool:
+    """Whether the database has no recent sign of life of a worker; perhaps it stores none."""
+    with engine.reading() as db:
+        found = db.value(
+            "SELECT 1 FROM workflow_workers WHERE status = 'active' AND last_heartbeat < ? LIMIT 1",
+            (now - engine.config.lease_secs / 2,),
+        )
+    return found is not None
 
 
 def lose(tx: Transaction, worker_id: str, namespace: str, queue: str) -> None:

@@ -53,8 +53,8 @@ UPKEEP_SECS, CLOCK_EVERY = 1.0, 5
 #: a database that needs longer for the simplest question is not ready
 READY_SECS = 3.0
 TAKES_CHANGES = (
-    "SELECT EXISTS (SELECT 1 FROM namespaces) AND NOT pg_is_in_recovery() "
-    "AND NOT current_setting('transaction_read_only')::boolean"
+    "SELECT EXISTS (SELECT 1 FROM namespaces) AND (EXISTS (SELECT 1 FROM workflows) IS NOT NULL) "
+    "AND NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::boolean"
 )
 #: a transaction id of its backend and the number of that backend, never used again
 WRITERS = (
