@@ -9,7 +9,6 @@ from typing import Any
 import orjson
 import pytest
 from api_support import B, start, submit, take, worker
-from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import EnvironBuilder
 
@@ -31,9 +30,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def is_connected(sock: Any) -> bool:
     """What a request on this socket sees."""
-    app = Flask("peek")
-    with app.test_request_context(environ_overrides={"gunicorn.socket": sock} if sock else {}):
-        return connection()()
+    return connection({"gunicorn.socket": sock} if sock else {})()
 
 
 def test_a_quiet_client_is_connected(pair: tuple[socket.socket, socket.socket]) -> None:

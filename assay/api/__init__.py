@@ -24,6 +24,7 @@ from assay.api import (
     workflow_tasks,
     workflows,
 )
+from assay.api.direct import Direct
 from assay.api.openapi import RestApi
 from assay.api.rawpath import PREFIX, RawPath, Segment
 from assay.engine import Engine
@@ -50,9 +51,9 @@ def register_api(app: Flask, engine: Engine) -> None:
     """Add the API to ``app``: routes below ``PREFIX``, JSON errors, routing on the raw path, checks of credentials."""
     app.extensions.setdefault("assay", engine)
     app.url_map.converters["segment"] = Segment
-    app.wsgi_app = RawPath(app.wsgi_app)  # type: ignore[method-assign]
     problems.install(app)
-    access.install(app, engine)
+    checks = access.install(app, engine)
+    app.wsgi_app = RawPath(Direct(app.wsgi_app, engine, checks, RESOURCES))  # type: ignore[method-assign]
     api = RestApi(app, engine.version)
     for resource in RESOURCES:
         api.register_blueprint(resource, url_prefix=PREFIX)

@@ -17,16 +17,17 @@ from assay.auth import ANYONE, Authenticator, Caller
 from assay.engine import Engine
 
 _CALLER = "assay.caller"
+_CHECKS = "assay.checks"
 _EXTENSION = "assay.auth"
 _KEYS = PREFIX + "/api-keys"
 
 
-def install(app: Flask, engine: Engine) -> None:
-    """Check every request of ``app`` by the rules of the engine's mode."""
+def install(app: Flask, engine: Engine) -> Authenticator:
+    """Check every request of ``app`` by the rules of the engine's mode; returns the checks."""
     checks = Authenticator(engine)
     app.extensions[_EXTENSION] = checks
     if checks.is_open:
-        return
+        return checks
 
     @app.before_request
     def identify() -> None:
@@ -36,7 +37,15 @@ def install(app: Flask, engine: Engine) -> None:
         if environ["PATH_INFO"] == _KEYS and environ["REQUEST_METHOD"] == "POST" and checks.may_create_first_key():
             environ[_CALLER] = ANYONE
             return
-        environ[_CALLER] = checks.identify(environ.get("HTTP_AUTHORIZATION"), request.cookies.get(COOKIE))
+        admit(environ, checks, request.cookies.get(COOKIE))
+
+    return checks
+
+
+def admit(environ: dict[str, Any], checks: Authenticator, cookie: str | None) -> None:
+    """Find out who sent this request. Raises Unauthorized, NotReady."""
+    environ[_CALLER] = checks.identify(environ.get("HTTP_AUTHORIZATION"), cookie)
+    environ[_CHECKS] = checks
 
 
 def _is_public(app: Flask) -> bool:
@@ -63,13 +72,12 @@ def check_csrf(environ: dict[str, Any]) -> None:
         found.check_csrf(environ.get("HTTP_X_CSRF_TOKEN"))
 
 
-def stays_accepted() -> Callable[[], bool]:
-    """A function that tells whether the credential of the current request is still good (it may be deleted meanwhile).
+def stays_accepted(environ: dict[str, Any]) -> Callable[[], bool]:
+    """A function that tells whether the credential of this request is still good (it may be deleted meanwhile).
 
     It may be called after the request has ended, by a stream. It raises NotReady when it cannot find out.
     """
-    found = request.environ.get(_CALLER)
-    if found is None:
+    found, checks = environ.get(_CALLER), environ.get(_CHECKS)
+    if found is None or checks is None:
         return lambda: True
-    checks = authenticator()
     return lambda: checks.still_accepts(found)

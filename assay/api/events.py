@@ -97,7 +97,7 @@ class Messages:
     def __init__(self, subscriber: Subscriber) -> None:
         self._subscriber = subscriber
         self._socket = request.environ.get("gunicorn.socket")
-        self._is_connected = connection()
+        self._is_connected = connection(request.environ)
         self._watcher: Any = None
         if self._socket is not None:
             self._attend(self._socket)

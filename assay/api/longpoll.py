@@ -7,9 +7,10 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 
 from assay.api.access import stays_accepted
+from assay.api.incoming import Environ
 from assay.api.outgoing import deliver, reply
 from assay.engine import Engine, tasks
 from assay.errors import AssayError
@@ -19,10 +20,10 @@ log = logging.getLogger("assay.api")
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 
 
-def connection() -> Callable[[], bool]:
-    """A function that tells whether the client of the current request still waits for its answer and may have it."""
-    may_pass = stays_accepted()
-    sock = request.environ.get("gunicorn.socket")
+def connection(environ: Environ) -> Callable[[], bool]:
+    """A function that tells whether the client of this request still waits for its answer and may have it."""
+    may_pass = stays_accepted(environ)
+    sock = environ.get("gunicorn.socket")
     if sock is None:
         return may_pass
     # a gevent socket would switch greenlets until data comes; the plain one below it does not

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, wraps
+from inspect import signature
 from typing import Any
 
 from flask import Response, current_app, request
@@ -23,10 +24,14 @@ from assay import crashpoints
 from assay.api import access, incoming
 from assay.api.bodies import Body, Described, NoBody, NoQuery, Query, failed
 from assay.api.fields import Field
+from assay.api.incoming import Environ
 from assay.api.openapi import describe, path_parameters
+from assay.engine import Engine
 from assay.errors import AssayError, BodyTooLarge
 
 View = Callable[..., Response]
+#: runs an operation for a request with these path parameters
+Run = Callable[[Engine, Environ, dict[str, Any]], Response]
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,11 @@ class Spec:
 class Resource(Blueprint):
     """The operations on one kind of thing; its name is their tag."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        #: method, rule and function of the operations that need no Flask
+        self.direct: list[tuple[str, str, Run]] = []
+
     def operation(
         self,
         method: str,
@@ -84,13 +94,25 @@ class Resource(Blueprint):
         errors: Sequence[type[AssayError]] = (),
         public: bool = False,
         any_size: bool = False,
+        direct: bool = False,
     ) -> Callable[[View], View]:
-        """Register the decorated view. ``any_size``: a body above the limit counts as ``{}`` instead of failing."""
+        """Register the decorated view, which gets the WSGI environment when it has a parameter ``environ``.
+
+        ``any_size``: a body above the limit counts as ``{}`` instead of failing. ``direct``: the operation is frequent,
+        and its view uses nothing of Flask's contexts (see direct.py).
+        """
         answers = [success] if isinstance(success, Answer) else success
         spec = Spec(method, rule, operation_id, path or {}, query, headers or {}, body, answers, errors, public)
 
         def register(view: View) -> View:
-            checked = _checked(view, spec, any_size)
+            run = _run(view, spec, any_size)
+            if direct:
+                self.direct.append((method, rule, run))
+
+            @wraps(view)
+            def checked(**given: Any) -> Response:
+                return run(current_app.extensions["assay"], request.environ, given)
+
             # where flask-smorest looks for the documentation of a view
             checked._apidoc = {"manual_doc": describe(spec)}  # type: ignore[attr-defined]
             checked.public = public  # type: ignore[attr-defined]
@@ -108,7 +130,7 @@ class Resource(Blueprint):
         api.describe_later(partial(super().register_views_in_doc, api, *args, **options))
 
 
-def _checked(view: View, spec: Spec, any_size: bool) -> View:
+def _run(view: View, spec: Spec, any_size: bool) -> Run:
     path = tuple((name, field.check) for name, field in spec.path.items())
     query = None if spec.query is NoQuery else spec.query
     body = None if spec.body is NoBody else spec.body
@@ -116,10 +138,9 @@ def _checked(view: View, spec: Spec, any_size: bool) -> View:
     if changes_state:
         crashpoints.declare("answer:" + spec.operation_id)
 
-    @wraps(view)
-    def checked(**given: Any) -> Response:
-        environ = request.environ
-        engine = current_app.extensions["assay"]
+    wants_environ = "environ" in signature(view).parameters
+
+    def run(engine: Engine, environ: Environ, given: dict[str, Any]) -> Response:
         if changes_state:
             data = _body(environ, engine.config.max_body_bytes, any_size)
         for name, check in path:
@@ -135,14 +156,16 @@ def _checked(view: View, spec: Spec, any_size: bool) -> View:
             values = parse(spec.body, data, "body")
             if body:
                 given["body"] = values
+        if wants_environ:
+            given["environ"] = environ
         answer = view(engine, **given)
         crashpoints.point("answer:", spec.operation_id)
         return answer
 
-    return checked
+    return run
 
 
-def _body(environ: incoming.Environ, limit: int, any_size: bool) -> Any:
+def _body(environ: Environ, limit: int, any_size: bool) -> Any:
     try:
         raw = incoming.receive(environ, limit)
     except BodyTooLarge:
@@ -154,7 +177,7 @@ def _body(environ: incoming.Environ, limit: int, any_size: bool) -> Any:
     return incoming.decode(raw)
 
 
-def _admit(environ: incoming.Environ, *, empty: bool) -> None:
+def _admit(environ: Environ, *, empty: bool) -> None:
     """Refuse a state-changing request that a page of another site could have caused."""
     incoming.guard(environ, empty=empty)
     access.check_csrf(environ)

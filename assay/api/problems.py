@@ -8,7 +8,7 @@ from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
 from werkzeug.exceptions import NotFound as NoRoute
 
-from assay.api.incoming import drain
+from assay.api.incoming import Environ, drain
 from assay.api.outgoing import reply
 from assay.api.rawpath import BAD_PATH, PREFIX, is_api
 from assay.errors import AssayError, BadRequest, BodyTooLarge
@@ -23,29 +23,27 @@ RETRY_AFTER = "1"
 
 def install(app: Flask) -> None:
     """Make the application answer errors under the API's prefix as JSON; other paths keep Flask's own answers."""
-    app.register_error_handler(AssayError, answer)
+    app.register_error_handler(AssayError, _answer)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
 
 
-def answer(error: AssayError) -> Response:
-    """The answer for an error of the engine or of a check."""
+def _answer(error: AssayError) -> Response:
+    return respond(error, request.environ, current_app.extensions["assay"].config.max_body_bytes)
+
+
+def respond(error: AssayError, environ: Environ, body_limit: int) -> Response:
+    """The answer for an error of the engine or of a check; ``body_limit`` is that of a request, in bytes."""
     if error.status >= 500 and error.status != 503:
-        return _unexpected(error)
+        return fault(error, environ)
     response = reply(error.body(), error.status)
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     elif error.status == 503:
         response.headers["Retry-After"] = RETRY_AFTER
     elif isinstance(error, BodyTooLarge):
-        environ, limit = request.environ, _body_limit()
-        response.call_on_close(lambda: drain(environ, limit))
+        response.call_on_close(lambda: drain(environ, body_limit))
     return response
-
-
-def _body_limit() -> int:
-    limit: int = current_app.extensions["assay"].config.max_body_bytes
-    return limit
 
 
 def _http_error(error: HTTPException) -> HTTPException | Response:
@@ -53,11 +51,12 @@ def _http_error(error: HTTPException) -> HTTPException | Response:
     if not is_api(request.environ):
         return error
     if isinstance(error, NoRoute):
-        return answer(_no_route())
+        return _answer(_no_route())
     if isinstance(error, MethodNotAllowed):
         allowed = sorted(error.valid_methods or ())
-        response = answer(
-            WrongMethod(f"{request.method} is not allowed for {_path()}; use {' or '.join(allowed) or 'another path'}")
+        path = _path(request.environ)
+        response = _answer(
+            WrongMethod(f"{request.method} is not allowed for {path}; use {' or '.join(allowed) or 'another path'}")
         )
         response.headers["Allow"] = ", ".join(allowed)
         return response
@@ -72,24 +71,27 @@ def _no_route() -> AssayError:
     bad = request.environ.get(BAD_PATH)
     if bad is not None:
         return BadRequest(bad)
-    path = _path()
+    path = _path(request.environ)
     if path.endswith("/"):
         return NoPath(f"no such path: {path}; paths of the API have no slash at the end")
     return NoPath(f"no such path: {path}; {PREFIX}/openapi.json lists all paths")
 
 
-def _path() -> str:
+def _path(environ: Environ) -> str:
     """The path as it was sent, for messages."""
-    environ = request.environ
     target = environ.get("RAW_URI") or environ.get("REQUEST_URI") or environ["PATH_INFO"]
     path: str = target.partition("?")[0].encode("latin-1", "replace").decode(errors="replace")
     return path if len(path) <= 300 else path[:300] + "…"
 
 
 def _unexpected(error: Exception) -> Response:
-    """A fault of ours: the log gets the traceback, the client one sentence."""
-    log.error("internal error method=%s path=%s", request.method, _path(), exc_info=error)
-    if not is_api(request.environ):
+    return fault(error, request.environ)
+
+
+def fault(error: Exception, environ: Environ) -> Response:
+    """The answer for a fault of ours: the log gets the traceback, the client one sentence."""
+    log.error("internal error method=%s path=%s", environ["REQUEST_METHOD"], _path(environ), exc_info=error)
+    if not is_api(environ):
         return InternalServerError().get_response()  # type: ignore[return-value]
     return reply(
         {"error": "the engine failed to answer; its log has the details", "code": AssayError.code}, AssayError.status

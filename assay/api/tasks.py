@@ -9,6 +9,7 @@ from flask import Response
 from assay import errors
 from assay.api import schemas_workers
 from assay.api.activities import ACTIVITY, activity_id
+from assay.api.incoming import Environ
 from assay.api.longpoll import connection, hand_over
 from assay.api.operation import Answer, Resource
 from assay.api.outgoing import reply
@@ -24,13 +25,14 @@ REFUSED = (errors.ActivityNotFound, errors.UnknownWorker, errors.StaleTaskToken)
     "POST",
     "/tasks/poll",
     "pollActivityTask",
+    direct=True,
     body=schemas_workers.Poll,
     success=Answer(schema=schemas_workers.ActivityTask, null=True, description="A task, or null when there is none."),
     errors=(errors.UnknownWorker,),
 )
-def poll(engine: Engine, body: Values) -> Response:
+def poll(engine: Engine, environ: Environ, body: Values) -> Response:
     """Take one activity attempt, waiting for it if asked."""
-    task = tasks.poll_activity_task(engine, **body, connected=connection())
+    task = tasks.poll_activity_task(engine, **body, connected=connection(environ))
     return hand_over(engine, body["worker_id"], task, [task] if task else ())
 
 
@@ -38,6 +40,7 @@ def poll(engine: Engine, body: Values) -> Response:
     "POST",
     "/tasks/<segment:id>/complete",
     "completeActivity",
+    direct=True,
     path=ACTIVITY,
     body=schemas_workers.CompleteActivity,
     success=Answer(schema=schemas_workers.ActivityCompleted, description="The result is recorded."),
@@ -52,6 +55,7 @@ def complete(engine: Engine, id: str, body: Values) -> Response:
     "POST",
     "/tasks/<segment:id>/fail",
     "failActivity",
+    direct=True,
     path=ACTIVITY,
     body=schemas_workers.FailActivity,
     success=Answer(schema=schemas_workers.ActivityFailed, description="The failure is recorded."),
@@ -66,6 +70,7 @@ def fail(engine: Engine, id: str, body: Values) -> Response:
     "POST",
     "/tasks/<segment:id>/heartbeat",
     "heartbeatActivity",
+    direct=True,
     path=ACTIVITY,
     body=schemas_workers.ActivityHeartbeat,
     success=Answer(schema=schemas_workers.ActivityHeartbeatAnswer, description="The lease is renewed."),

@@ -8,6 +8,7 @@ from flask import Response
 
 from assay import errors
 from assay.api import schemas, schemas_workers
+from assay.api.incoming import Environ
 from assay.api.longpoll import connection, hand_over
 from assay.api.operation import Answer, Resource
 from assay.api.outgoing import reply
@@ -36,6 +37,7 @@ def register(engine: Engine, body: Values) -> Response:
     "POST",
     "/workers/heartbeat",
     "heartbeatWorker",
+    direct=True,
     body=schemas_workers.Heartbeat,
     success=Answer(schema=schemas_workers.HeartbeatAnswer, description="The leases are renewed."),
     errors=(errors.UnknownWorker,),
@@ -62,17 +64,18 @@ def deregister(engine: Engine, worker_id: str) -> Response:
     "POST",
     "/workers/<segment:worker_id>/turn",
     "takeTurn",
+    direct=True,
     path=WORKER,
     body=schemas_workers.Turn,
     success=Answer(schema=schemas_workers.TurnAnswer, description="Answers to the results, and new work."),
     errors=(errors.UnknownWorker,),
 )
-def turn(engine: Engine, worker_id: str, body: Values) -> Response:
+def turn(engine: Engine, environ: Environ, worker_id: str, body: Values) -> Response:
     """Deliver results and take new work in one request.
 
     Results fail one by one; the answer waits for work only when all of them succeeded.
     """
-    answer = tasks.turn(engine, worker_id=worker_id, **body, connected=connection())
+    answer = tasks.turn(engine, worker_id=worker_id, **body, connected=connection(environ))
     return hand_over(engine, worker_id, answer, [*answer["workflow_tasks"], *answer["activity_tasks"]])
 
 

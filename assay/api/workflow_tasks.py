@@ -8,6 +8,7 @@ from flask import Response
 
 from assay import errors
 from assay.api import schemas, schemas_workers
+from assay.api.incoming import Environ
 from assay.api.longpoll import connection, hand_over
 from assay.api.operation import Answer, Resource
 from assay.api.outgoing import reply
@@ -24,13 +25,14 @@ REFUSED = (errors.WorkflowNotFound, errors.UnknownWorker, errors.StaleTaskToken,
     "POST",
     "/workflow-tasks/poll",
     "pollWorkflowTask",
+    direct=True,
     body=schemas_workers.Poll,
     success=Answer(schema=schemas_workers.WorkflowTask, null=True, description="A task, or null when there is none."),
     errors=(errors.UnknownWorker,),
 )
-def poll(engine: Engine, body: Values) -> Response:
+def poll(engine: Engine, environ: Environ, body: Values) -> Response:
     """Take one workflow task, waiting for it if asked."""
-    task = tasks.poll_workflow_task(engine, **body, connected=connection())
+    task = tasks.poll_workflow_task(engine, **body, connected=connection(environ))
     return hand_over(engine, body["worker_id"], task, [task] if task else ())
 
 
@@ -38,6 +40,7 @@ def poll(engine: Engine, body: Values) -> Response:
     "POST",
     "/workflow-tasks/<segment:id>/commands",
     "submitCommands",
+    direct=True,
     path=RUN,
     query=schemas.RunQuery,
     body=schemas_workers.SubmitCommands,
@@ -53,6 +56,7 @@ def commands(engine: Engine, id: str, query: Values, body: Values) -> Response:
     "POST",
     "/workflow-tasks/<segment:id>/fail",
     "failWorkflowTask",
+    direct=True,
     path=RUN,
     query=schemas.RunQuery,
     body=schemas_workers.FailTask,
