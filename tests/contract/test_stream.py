@@ -231,7 +231,7 @@ def test_one_read_serves_all_and_rests_when_nobody_listens(
         return rows
 
     monkeypatch.setattr(Tail, "read", counted)
-    listeners = [listen() for _ in range(200)]
+    listeners = [listen() for _ in range(50)]
     start(engine)
     assert all(listener.types(1) == ["workflow_started"] for listener in listeners)
     assert sum(reads) == 1
