@@ -75,7 +75,7 @@ function SidebarFooter() {
   return html`<ul class="sidebar-footer">
     ${config.parentUrl && html`<li><a href=${config.parentUrl} title=${config.parentName}><${Icon} name="back" /><span class="nav-text">${config.parentName}</span></a></li>`}
     ${config.docsUrl && html`<li><a href=${config.docsUrl} target="_blank" rel="noopener" title="API Docs" data-testid="nav-docs"><${Icon} name="docs" /><span class="nav-text">API Docs</span></a></li>`}
-    <li><button type="button" data-testid="theme-toggle" title="Switch between light and dark" onClick=${toggleTheme}><${Icon} name="theme" /><span class="nav-text">Light or dark</span></button></li>
+    <li><button type="button" data-testid="theme-toggle" title="Switch theme" onClick=${toggleTheme}><${Icon} name="theme" /><span class="nav-text">Switch theme</span></button></li>
     ${session.csrf && html`<li class="principal" title=${session.principal}><span class="nav-text">${session.principal}</span></li>
     <li><button type="button" data-testid="sign-out" title="Sign out" onClick=${signOut}><${Icon} name="out" /><span class="nav-text">Sign out</span></button></li>`}
   </ul>`;
@@ -160,7 +160,10 @@ function Frame({ route }) {
   useEffect(() => {
     if (complete && route.view !== "settings") go(complete, { replace: true });
   }, [complete]);
-  useEffect(() => followNamespace(ns), [ns]);
+  useEffect(() => {
+    followNamespace(ns);
+    return () => followNamespace(null);
+  }, [ns]);
   useFocusOnChange(route.view);
   useEffect(() => {
     const title = VIEWS[route.view]?.title || "Page not found";

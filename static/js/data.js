@@ -89,15 +89,25 @@ function reached(reachable) {
 /** Leave for the login page, which leads back to where we are. */
 export function toLogin() {
   if (config.authMode === "open" || currentRoute().view === "login") return;
-  Object.assign(session, { principal: null, csrf: null, expiresAt: null });
+  adopt({ principal: null, csrf_token: null, expires_at: null });
+  entries.clear();
   go(href("login", { next: location.pathname + location.search }), { replace: true });
+}
+
+/** Whether the answer says that our CSRF token is not that of the session (any more), and a new one was to be had. */
+async function renewCsrf(data) {
+  if (data?.code !== "csrf_failed") return false;
+  const { csrf } = session;
+  adopt((await request("/session")).data);
+  return session.csrf !== csrf;
 }
 
 /**
  * Send a request. `path` is relative to the API, `body` a plain object (with RawJson for typed-in JSON).
  * Gives {data, text, total}; throws ApiError. A 401 leads to the login page.
  */
-export async function request(path, { method = "GET", body, headers = {} } = {}) {
+export async function request(path, options = {}) {
+  const { method = "GET", body, headers = {} } = options;
   const sent = { Accept: "application/json", "X-Requested-With": "assay", ...headers };
   if (body !== undefined) sent["Content-Type"] = "application/json";
   if (method !== "GET" && session.csrf) sent["X-CSRF-Token"] = session.csrf;
@@ -117,6 +127,7 @@ export async function request(path, { method = "GET", body, headers = {} } = {})
     data = { error: `The answer with status ${answer.status} is not JSON.` }; // from something between us and the engine
   }
   if (answer.ok) return { data, text, total: Number(answer.headers.get("X-Total-Count") ?? NaN) };
+  if (answer.status === 403 && (await renewCsrf(data))) return request(path, options);
   if (answer.status === 401 && !headers.Authorization) toLogin();
   throw new ApiError(answer.status, data && typeof data === "object" ? data : {});
 }

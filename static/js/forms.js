@@ -21,7 +21,7 @@ function useId() {
   return id;
 }
 
-/** A modal dialog; Escape and a click on the curtain close it, unless something was typed in (`busy`). */
+/** A modal dialog; Escape closes it. */
 export function Dialog({ title, close, children, wide = false, className = "" }) {
   const box = useRef(null);
   const id = useId();
@@ -33,7 +33,7 @@ export function Dialog({ title, close, children, wide = false, className = "" })
     event.preventDefault();
     close();
   };
-  return html`<dialog ref=${box} class="dialog ${wide ? "wide" : ""} ${className}" data-testid="dialog" aria-labelledby=${id} tabindex="-1" onCancel=${cancel}>
+  return html`<dialog ref=${box} class="dialog ${wide ? "wide" : ""} ${className}" data-testid="dialog" aria-labelledby=${id} tabindex="-1" onCancel=${cancel} onClose=${() => close()}>
     <header class="dialog-head"><h2 id=${id}>${title}</h2>
       <button type="button" class="button quiet square" aria-label="Close" onClick=${() => close()}><${Icon} name="close" /></button></header>
     ${children}

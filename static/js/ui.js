@@ -111,6 +111,7 @@ const UNITS = [
 /** Seconds as people say them: 340 ms, 4.2 s, 3 min 10 s, 2 h 5 min, 3 d 4 h. */
 export function duration(seconds) {
   const value = Math.max(0, Number(seconds));
+  if (value < 10 && Number.isInteger(value)) return `${value} s`;
   if (value < 1) return `${Math.round(value * 1000)} ms`;
   if (value < 10) return `${value.toFixed(1)} s`;
   if (value < 60) return `${Math.floor(value)} s`;

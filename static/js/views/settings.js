@@ -7,8 +7,9 @@ import { api, config, go, href } from "../route.js";
 import { Copy, Failure, Icon, Loading, openDialog, recall, remember, Table, Time, toast } from "../ui.js";
 
 const AUTH = { open: "Open: no login", api_key: "API keys", jwt: "JWT", combined: "API keys and JWT" };
-const COUNTS = ["pending", "running", "completed", "failed", "cancelled", "timed_out"];
-const HEAD = ["Namespace", "Created", "Runs", "Open", "Completed", "Failed", "Cancelled", "Timed out", "Schedules", "Workers", html`<th scope="col"><span class="visually-hidden">Actions</span></th>`];
+const COUNTS = ["completed", "failed", "cancelled", "timed_out"];
+const NUMBERS = ["Runs", "Open", "Completed", "Failed", "Cancelled", "Timed out", "Schedules", "Workers"];
+const HEAD = ["Namespace", "Created", ...NUMBERS.map((name) => html`<th scope="col" class="number">${name}</th>`), html`<th scope="col"><span class="visually-hidden">Actions</span></th>`];
 
 function Engine() {
   const { data, error, retry } = useQuery("/version");
@@ -30,7 +31,7 @@ function NamespaceRow({ name, createdAt, remove }) {
   return html`<tr data-row data-testid="namespace-row" data-name=${name}>
     <td><a href=${href("workflows", { ns: name })}>${name}</a></td><td class="nowrap"><${Time} at=${createdAt} /></td>
     <td class="number">${number("total_workflows")}</td><td class="number">${stats ? stats.pending + stats.running : "…"}</td>
-    ${COUNTS.slice(2).map((key) => html`<td key=${key} class="number">${number(key)}</td>`)}
+    ${COUNTS.map((key) => html`<td key=${key} class="number">${number(key)}</td>`)}
     <td class="number">${number("schedules")}</td><td class="number">${number("workers")}</td>
     <td class="cell-actions"><button type="button" class="button small danger-quiet" data-testid="namespace-delete" aria-label="Delete ${name}" disabled=${name === "main"}
       title=${name === "main" ? "main cannot be deleted" : undefined} onClick=${() => remove(name)}>Delete</button></td>

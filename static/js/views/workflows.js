@@ -61,7 +61,7 @@ function TypedFilter({ name, label, value, wrong, type = "text", ...rest }) {
   </div>`;
 }
 
-function Filters({ ns, filters, startRun }) {
+function Filters({ ns, filters }) {
   const workers = useQuery(path(["workers"], { namespace: ns }), { topics: ["workers"] }).data || [];
   const types = [...new Set(workers.flatMap((worker) => worker.workflows))].sort();
   const queues = [...new Set(["default", ...workers.map((worker) => worker.task_queue)])].sort();
@@ -80,8 +80,6 @@ function Filters({ ns, filters, startRun }) {
       wrong=${(text) => (isObject(text) ? null : 'Not a JSON object; try {"env": "prod"}')} />
     <datalist id="known-types">${options(types)}</datalist><datalist id="known-queues">${options(queues)}</datalist>
     ${any && html`<button type="button" class="button quiet clear" data-testid="filter-clear" onClick=${() => clearFilters()}>Clear filters</button>`}
-    <span class="spring"></span>
-    <button type="button" class="button primary" data-testid="start-open" onClick=${() => startRun()}><${Icon} name="plus" />Start workflow</button>
   </div>`;
 }
 
@@ -149,8 +147,9 @@ export default function Workflows({ ns, route }) {
   const startRun = async (like) => (await import("../start.js")).startRun(ns, like);
   return html`<div class="split ${route.id ? "has-panel" : ""}">
     <section class="list" aria-labelledby="view-title">
-      <header class="view-head"><h1 id="view-title" tabindex="-1">Workflows</h1></header>
-      <${Filters} ns=${ns} filters=${filters} startRun=${startRun} />
+      <header class="view-head"><h1 id="view-title" tabindex="-1">Workflows</h1><span class="spring"></span>
+        <button type="button" class="button primary" data-testid="start-open" onClick=${() => startRun()}><${Icon} name="plus" />Start workflow</button></header>
+      <${Filters} ns=${ns} filters=${filters} />
       <${Rows} ns=${ns} list=${list} filters=${filters} page=${page} selected=${route.id} act=${act} startRun=${startRun} />
     </section>
     ${route.id && html`<${Panel} ns=${ns} route=${route} />`}
