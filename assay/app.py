@@ -36,6 +36,7 @@ def create_app(config: Config | None = None, *, engine: Engine | None = None, ve
 
     Raises ConfigError for a setting that cannot be used, StartupError when the engine cannot start.
     """
+    is_ours = engine is None
     if engine is None:
         engine = _start_engine(config or Config.from_env(), version)
     app = Flask("assay", static_folder=None, template_folder=None)
@@ -43,6 +44,8 @@ def create_app(config: Config | None = None, *, engine: Engine | None = None, ve
     _refuse_while_stopping(app, engine)
     register_api(app, engine)
     register_dashboard(app, engine)
+    if is_ours:
+        app.extensions["assay.auth"].fetch_ahead()
     app.wsgi_app = _with_security_headers(app.wsgi_app)  # type: ignore[method-assign, assignment]
     return app
 

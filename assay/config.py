@@ -124,6 +124,9 @@ class Config:
     crash_at: str = ""
     #: whether clients may send API keys; without any way to prove who they are, access is open
     auth_api_key: bool = False
+    #: whose JWTs are accepted (its URL, as the tokens name it), and for which audience; None: no JWTs, any audience
+    auth_issuer: str | None = None
+    auth_audience: str | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **flags: Any) -> Config:
@@ -145,6 +148,9 @@ class Config:
                 values[name] = parse(str(flag), "--" + name.replace("_", "-"))
             elif environ.get(variable) or (variable in environ and name in _MAY_BE_EMPTY):
                 values[name] = parse(environ[variable], variable)
+        if "auth_audience" in values and "auth_issuer" not in values:
+            name = "--auth-audience" if flags.get("auth_audience") is not None else _VARIABLES["auth_audience"][0]
+            raise ConfigError(f"{name} means nothing without an issuer; add --auth-issuer or ASSAY_AUTH_ISSUER")
         if flags.get("version") is not None:
             values["version"] = flags["version"]
         return cls(whitelabel=Whitelabel.from_env(environ), **values)
@@ -156,7 +162,9 @@ class Config:
 
     @property
     def auth_mode(self) -> str:
-        """How clients prove who they are: ``open`` (they need not) or ``api_key``."""
+        """How clients prove who they are: ``open`` (they need not), ``api_key``, ``jwt``, ``combined`` (either)."""
+        if self.auth_issuer is not None:
+            return "combined" if self.auth_api_key else "jwt"
         return "api_key" if self.auth_api_key else "open"
 
 
@@ -213,6 +221,28 @@ def _switch(text: str, name: str) -> bool:
     raise ConfigError(f"{name}: expected 1 or true (or 0 or false); keys are made with --generate-api-key")
 
 
+def _issuer(text: str, name: str) -> str:
+    problem = f"{name}: expected the URL of an issuer, such as https://login.example.com/realms/main"
+    value = text.strip()
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ConfigError(f"{problem}, got {_shown(text)}") from None
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(f"{problem}, without user and password")
+    printable = value.isascii() and value.isprintable() and " " not in value
+    if parts.scheme not in ("http", "https") or not parts.hostname or not printable or "?" in value or "#" in value:
+        raise ConfigError(f"{problem}, got {_shown(text)}")
+    return value
+
+
+def _audience(text: str, name: str) -> str:
+    if text.strip() and text.isprintable():
+        return text.strip()
+    raise ConfigError(f"{name}: expected the audience that tokens name (aud), got {_shown(text)}")
+
+
 def _backend(text: str, name: str) -> str:
     Backend.parse(text, name=name)
     return text
@@ -262,7 +292,7 @@ def _shown(text: str) -> str:
 
 CRASH_AT = "ASSAY_CRASH_AT"
 #: the settings that turn open access off
-_AUTH = ("auth_api_key",)
+_AUTH = ("auth_api_key", "auth_issuer", "auth_audience")
 
 #: field of Config -> (environment variable, parser of its text)
 _VARIABLES: dict[str, tuple[str, Parser]] = {
@@ -285,6 +315,8 @@ _VARIABLES: dict[str, tuple[str, Parser]] = {
     "archive_batch_size": ("ASSAY_ARCHIVE_BATCH_SIZE", _whole(1, 10000)),
     "crash_at": (CRASH_AT, _crash_point),
     "auth_api_key": ("ASSAY_AUTH_API_KEY", _switch),
+    "auth_issuer": ("ASSAY_AUTH_ISSUER", _issuer),
+    "auth_audience": ("ASSAY_AUTH_AUDIENCE", _audience),
 }
 
 #: fields whose variable says something when it is set to the empty text

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
-
-import orjson
 
 from assay import clock, logs
+from assay.auth import tokens
+from assay.auth.tokens import TokenVerifier
 from assay.engine import Engine, api_keys, sessions
 from assay.errors import AssayError, CsrfFailed, NotReady, Unauthorized
 
@@ -27,7 +23,6 @@ ACCEPTED = {
     "combined": frozenset({"api_key", "jwt"}),
 }
 _WANTED = {"api_key": "an API key", "jwt": "a JWT", "combined": "an API key or a JWT"}
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
@@ -65,6 +60,10 @@ class Authenticator:
         self._engine = engine
         self.mode = engine.config.auth_mode
         self._accepted = ACCEPTED[self.mode]
+        config = engine.config
+        self._tokens: TokenVerifier | None = None
+        if config.auth_issuer is not None:
+            self._tokens = TokenVerifier(config.auth_issuer, config.auth_audience, engine.now)
 
     @property
     def is_open(self) -> bool:
@@ -77,6 +76,11 @@ class Authenticator:
             return False
         with _faults_are_ours():
             return api_keys.may_create_first(self._engine)
+
+    def fetch_ahead(self) -> None:
+        """Begin to find out what the first request needs; to be called when the engine starts."""
+        if self._tokens is not None:
+            self._tokens.issuer.fetch_ahead()
 
     def identify(self, authorization: str | None, cookie: str | None) -> Caller:
         """The caller, given the Authorization header and the value of the session cookie, None when they are missing.
@@ -102,11 +106,18 @@ class Authenticator:
         token = token.strip()
         if not token:
             raise Unauthorized("the Authorization header has no token after Bearer")
-        if jws_header(token) is not None:
+        header = tokens.header_of(token)
+        return self._of_key(token) if header is None else self._of_jwt(token, header)
+
+    def _of_jwt(self, token: str, header: tokens.Claims) -> Caller:
+        if self._tokens is None:
             raise Unauthorized("this token is a JWT; this engine accepts API keys only")
-        return self._of_key(token)
+        claims = self._tokens.verify(token, header)
+        return Caller(tokens.principal(claims), "jwt", expires_at=tokens.ends_at(claims))
 
     def _of_key(self, key: str) -> Caller:
+        if "api_key" not in self._accepted:
+            raise Unauthorized("this token is not a JWT; this engine accepts JWTs only")
         if not api_keys.KEY.fullmatch(key):
             raise Unauthorized("this token is not an API key; one is 'assay_' and 64 hex digits in lower case")
         with _faults_are_ours():
@@ -160,18 +171,6 @@ class Authenticator:
         """End the session of a caller; nothing happens to one without."""
         if caller.session is not None:
             sessions.end(self._engine, id_hash=caller.session)
-
-
-def jws_header(token: str) -> dict[str, Any] | None:
-    """The header of a JWS in compact form, None when the token is no JWS whatever follows the first dot."""
-    parts = token.split(".")
-    if len(parts) != 3 or not _BASE64URL.fullmatch(parts[0]):
-        return None
-    try:
-        header = orjson.loads(base64.urlsafe_b64decode(parts[0] + "=" * (-len(parts[0]) % 4)))
-    except (binascii.Error, orjson.JSONDecodeError):
-        return None
-    return header if isinstance(header, dict) and "alg" in header else None
 
 
 @contextmanager

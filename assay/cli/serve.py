@@ -17,6 +17,8 @@ from assay.cli.session import Session
 @click.option("--port", metavar="N", help="Port to listen on, 0 for any free one [ASSAY_PORT]; default 8080.")
 @click.option("--no-auth", is_flag=True, help="Open access. Use only behind a trusted gateway. (default)")
 @click.option("--auth-api-key", is_flag=True, default=None, help="Clients send API keys [ASSAY_AUTH_API_KEY=1].")
+@click.option("--auth-issuer", metavar="URL", help="Clients send JWTs of this OIDC issuer [ASSAY_AUTH_ISSUER].")
+@click.option("--auth-audience", metavar="AUD", help="The audience of those JWTs [ASSAY_AUTH_AUDIENCE].")
 @click.option("--generate-api-key", is_flag=True, help="Make an API key, print it and exit.")
 @click.option("--list-api-keys", is_flag=True, help="Print prefix and label of every API key and exit.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, metavar="N", help="Processes; default 1.")
