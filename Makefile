@@ -13,13 +13,14 @@ STAMP := $(VENV)/.installed
 PYTHON ?=
 CANDIDATES := $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3 python
 
-.PHONY: help demo test shells lint format bench soak wheel install clean browser
+.PHONY: help demo test shells typescript lint format bench soak wheel install clean browser
 
 help:
 	@echo "make demo    an engine, a worker and a workflow, in one go"
 	@echo "make test    lint, types, then every test"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff lay out the code"
+	@echo "make typescript  build and test the example worker in TypeScript (needs node and npm)"
 	@echo "make bench   the benchmarks"
 	@echo "make soak    kill engine and workers for MINUTES=10, with SEED=..."
 	@echo "make wheel   build dist/*.whl"
@@ -63,6 +64,9 @@ browser:
 	  { apt-get update && apt-get install --yes --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1 && exit 0; \
 	fi; \
 	echo "error: the tests of the dashboard need Chromium; install it, or name one with ASSAY_CHROMIUM=/path" >&2; exit 1
+
+typescript: $(STAMP)
+	@$(BIN)/python -m pytest tests/typescript_worker.py
 
 # For example: make bench BENCH="--only W1,W3 --repeat 3"
 BENCH ?=
