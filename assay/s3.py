@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import IO, Any
@@ -73,22 +73,25 @@ class Bucket:
     def __init__(self, name: str) -> None:
         import boto3
         from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
 
         self.name = name
-        self._client = boto3.client(
-            "s3",
-            config=Config(
-                connect_timeout=10,
-                read_timeout=60,
-                retries={"mode": "standard", "max_attempts": 3},
-                # Many services beside AWS do not know the checksums that the SDK adds by itself; content is read
-                # back and compared instead.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                user_agent_extra="assay",
-                **_region_of_last_resort(),
-            ),
+        config = Config(
+            connect_timeout=10,
+            read_timeout=60,
+            retries={"mode": "standard", "max_attempts": 3},
+            # Many services beside AWS do not know the checksums that the SDK adds by itself; content is read back and
+            # compared instead.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            user_agent_extra="assay",
         )
+        try:
+            session = boto3.session.Session()
+            # Services beside AWS have no region, but the SDK wants one to sign with.
+            self._client = session.client("s3", region_name=session.region_name or "us-east-1", config=config)
+        except (BotoCoreError, ValueError) as error:
+            raise StoreError(f"the AWS SDK does not start: {_sentence(error)}") from error
 
     def put(self, key: str, content: IO[bytes], size: int) -> None:
         """Store ``size`` bytes of ``content`` under ``key``, in place of what is there."""
@@ -120,7 +123,7 @@ class Bucket:
         """The content under ``key``, in portions."""
         with self._translated(f"reading {uri(self.name, key)}"):
             answer = self._client.get_object(Bucket=self.name, Key=key)
-            with answer["Body"] as body:
+            with closing(answer["Body"]) as body:
                 yield from body.iter_chunks(READ_BYTES)
 
     def digest(self, key: str) -> Digest:
@@ -149,10 +152,3 @@ class Bucket:
 
 def _sentence(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _region_of_last_resort() -> dict[str, Any]:
-    """A region for services that have none; the SDK wants one to sign with."""
-    import boto3
-
-    return {} if boto3.session.Session().region_name else {"region_name": "us-east-1"}

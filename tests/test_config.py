@@ -33,6 +33,29 @@ def test_every_variable_is_read() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "prefix"),
+    [("assay", "assay/"), ("a/b//", "a/b/"), ("", ""), ("/", ""), ("old runs/ü", "old runs/ü/"), (None, "assay/")],
+)
+def test_the_prefix_of_the_archive_ends_in_one_slash_or_is_empty(given: str | None, prefix: str) -> None:
+    environ = {} if given is None else {"ASSAY_ARCHIVE_S3_PREFIX": given}
+    assert Config.from_env(environ).archive_prefix == prefix
+
+
+def test_the_settings_of_the_archive_are_read_and_an_empty_bucket_is_none() -> None:
+    config = Config.from_env(
+        {
+            "ASSAY_ARCHIVE_S3_BUCKET": "runs",
+            "ASSAY_ARCHIVE_RETENTION_DAYS": "0.25",
+            "ASSAY_ARCHIVE_POLL_SECS": "1",
+            "ASSAY_ARCHIVE_BATCH_SIZE": "10000",
+        }
+    )
+    assert (config.archive_bucket, config.archive_retention_days) == ("runs", 0.25)
+    assert (config.archive_poll_secs, config.archive_batch_size) == (1.0, 10000)
+    assert Config.from_env({"ASSAY_ARCHIVE_S3_BUCKET": ""}).archive_bucket == ""
+
+
 def test_a_flag_wins_over_its_variable_and_an_empty_variable_is_unset() -> None:
     environ = {"ASSAY_PORT": "81", "ASSAY_HOST": "", "ASSAY_LOG": ""}
     config = Config.from_env(environ, port=82, host=None, backend=None)
@@ -59,6 +82,16 @@ def test_a_flag_wins_over_its_variable_and_an_empty_variable_is_unset() -> None:
         ("ASSAY_SQLITE_SYNCHRONOUS", "off"),
         ("ASSAY_LOG", "trace"),
         ("ASSAY_BUILD_PROFILE", "x"),
+        ("ASSAY_ARCHIVE_S3_BUCKET", "a b"),
+        ("ASSAY_ARCHIVE_S3_BUCKET", "s3://bucket"),
+        ("ASSAY_ARCHIVE_S3_PREFIX", "a\nb"),
+        ("ASSAY_ARCHIVE_S3_PREFIX", "x" * 401),
+        ("ASSAY_ARCHIVE_RETENTION_DAYS", "-0.5"),
+        ("ASSAY_ARCHIVE_RETENTION_DAYS", "nan"),
+        ("ASSAY_ARCHIVE_RETENTION_DAYS", "30d"),
+        ("ASSAY_ARCHIVE_POLL_SECS", "0.9"),
+        ("ASSAY_ARCHIVE_BATCH_SIZE", "0"),
+        ("ASSAY_ARCHIVE_BATCH_SIZE", "1.5"),
         ("DATABASE_URL", "assay.db"),
     ],
 )

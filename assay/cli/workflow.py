@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from assay.cli.command import EngineCommand, EngineGroup
+from assay.cli.errors import CommandError
 from assay.cli.output import Column, at
 from assay.cli.session import Session
 
@@ -142,6 +143,35 @@ def children(session: Session, workflow_id: str) -> None:
     """List the child runs of a run."""
     columns: list[Column] = [("ID", "id"), ("TYPE", "workflow_type"), ("STATUS", "status")]
     session.out.records(session.rows("workflows", workflow_id, "children", query=session.run_scope), columns)
+
+
+@workflow.command("archive-get")
+@run_id
+@click.pass_obj
+def archive_get(session: Session, workflow_id: str) -> None:
+    """Show the archived details of a run, read from S3 with your own credentials."""
+    record = session.row("workflows", workflow_id, query=session.run_scope)
+    address = record.get("archive_uri")
+    if not isinstance(address, str):
+        raise CommandError(f"workflow '{workflow_id}' is not archived; `assay workflow events` shows its history")
+    session.out.record(_read_bundle(address))
+
+
+def _read_bundle(address: str) -> Any:
+    """The decoded bundle behind ``s3://bucket/key``. Raises ``CommandError``."""
+    import orjson
+
+    from assay import s3
+
+    if not s3.is_installed():
+        raise CommandError(f"{address} is in S3, and the AWS SDK is missing; {s3.INSTALL_HINT}")
+    try:
+        bucket, key = s3.parse_uri(address)
+        return orjson.loads(b"".join(s3.Bucket(bucket).chunks(key)))
+    except s3.StoreError as error:
+        raise CommandError(f"{error}; check your AWS credentials, region and AWS_ENDPOINT_URL") from error
+    except ValueError as error:
+        raise CommandError(f"{address} holds no bundle: {error}") from error
 
 
 class SignalCommand(EngineCommand):

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import gevent
 import orjson
+from gevent import GreenletExit
 
 from assay import crashpoints, logs, s3
 from assay.engine import history, queries
@@ -91,7 +92,8 @@ class Archiver:
     def stop(self) -> None:
         """Give up the upload in progress; the next engine begins it anew."""
         if self._transfer is not None:
-            self._transfer.kill(StoreError("the engine stops"), block=False)
+            # By an exception that the SDK does not take for a fault of the network, and try again.
+            self._transfer.kill(GreenletExit, block=False)
 
     def run_once(self, now: float) -> int:
         """Archive at most one batch; returns how many runs moved. Raises NotReady."""
@@ -136,9 +138,12 @@ class Archiver:
             file.seek(0)
             self._transfer = gevent.spawn(self._upload, key, file, written)
             try:
+                # When it is killed this is the exception that killed it.
                 error = self._transfer.get()
             finally:
                 self._transfer = None
+        if isinstance(error, GreenletExit):
+            raise StoreError("the engine stops")
         if error is not None:
             raise error
         if not self.engine.leads():
@@ -211,8 +216,8 @@ def open_archiver(engine: Engine) -> Archiver | None:
         return None
     try:
         shelf = s3.Bucket(bucket)
-    except Exception as error:  # the SDK reads files and variables of the user and raises what it likes
-        log.error("nothing is archived: the AWS SDK does not start; check its settings", cause=error)
+    except StoreError as error:
+        log.error("nothing is archived; check the settings of the AWS SDK and start the engine anew", cause=error)
         return None
     log.info("runs are archived", bucket=bucket, after_days=engine.config.archive_retention_days)
     return Archiver(engine, shelf)
