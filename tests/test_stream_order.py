@@ -16,7 +16,7 @@ import pytest
 from harness import wait_until
 
 from assay.config import Config
-from assay.engine import Engine, workflows
+from assay.engine import Engine, streams, workflows
 from assay.engine.streams import News, Subscriber
 
 INSERT = "INSERT INTO outbox (changes, created_at) VALUES (%s, %s) RETURNING id"
@@ -29,7 +29,10 @@ def change(name: str) -> str:
 
 
 @pytest.fixture
-def engine(postgres_database: str) -> Iterator[Engine]:
+def engine(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """An engine that looks all the time: what these tests write is not announced."""
+    monkeypatch.setattr(streams, "POLL_SECS", 0.002)
+    monkeypatch.setattr(streams, "GATHER_SECS", 0.002)
     engine = Engine(Config(backend=postgres_database))
     yield engine
     engine.close()
@@ -131,6 +134,22 @@ def test_an_id_that_was_rolled_back_holds_nobody_up(engine: Engine, connect: Con
         broken.close()
         assert hear(stream, 0) == [] and commit(other, "kept") == kept + 2
         assert hear(stream, 1) == [kept + 2]
+
+
+def test_a_row_that_is_committed_between_two_looks_is_not_passed(
+    engine: Engine, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, early = connect(), connect()
+    plain = engine.db.writers
+
+    def just_after(db: Any, table: str) -> frozenset[str]:
+        late.commit()
+        return plain(db, table)
+
+    with subscribed(engine) as stream:
+        first = write(late, "late")
+        monkeypatch.setattr(engine.db, "writers", just_after)
+        assert hear(stream, 2 if commit(early, "early") > first else 0) == [first, first + 1]
 
 
 def test_a_long_transaction_that_tells_nothing_holds_nobody_up(engine: Engine, connect: Connect) -> None:
