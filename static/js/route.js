@@ -66,12 +66,8 @@ export function href(view, { ns, id, ...params } = {}) {
 
 /** `next` of the login, if it leads into this dashboard on this host, else its first page. */
 export function safeNext(next) {
-  let url;
-  try {
-    url = new URL(next || "", location.origin + home);
-  } catch {
-    return home;
-  }
+  if (!next?.startsWith(home)) return home;
+  const url = new URL(next, location.origin); // resolves what leads out again
   const inside = url.origin === location.origin && url.pathname.startsWith(home) && parse(url.pathname, "").view !== "login";
   return inside ? url.pathname + url.search : home;
 }

@@ -1,0 +1,162 @@
+"""Signing in: a key becomes a session cookie, everything works with it, and nothing without it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from conftest import Site
+from harness import ASSAY, CHECKOUT, EngineProcess, environment
+from playwright.sync_api import Page, expect
+from proxy import PrefixProxy
+
+from assay.client import Client
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def locked() -> Iterator[tuple[Site, str]]:
+    """An engine that wants API keys, behind a gateway with a prefix, and a key."""
+    with EngineProcess(args=["--auth-api-key"]) as engine:
+        command = [*ASSAY, "serve", "--generate-api-key", "--backend", engine.backend]
+        made = subprocess.run(command, env=environment(), cwd=CHECKOUT, capture_output=True, text=True, check=True)
+        key = made.stdout.strip()
+        with PrefixProxy(engine.url) as proxy:
+            site = Site(engine, proxy.url)
+            site.client = Client(proxy.url, token=key)
+            yield site, key
+
+
+@pytest.fixture
+def site(locked: tuple[Site, str]) -> Site:
+    return locked[0]
+
+
+@pytest.fixture
+def key(locked: tuple[Site, str]) -> str:
+    return locked[1]
+
+
+@pytest.fixture(autouse=True)
+def refusals_are_expected(guard: Any) -> None:
+    guard.expect_status(401)
+
+
+def sign_in(page: Page, key: str) -> None:
+    page.get_by_test_id("login-token").fill(key)
+    page.get_by_test_id("login-submit").click()
+
+
+def test_every_view_and_the_stream_work_after_signing_in_and_nothing_before(
+    open_page: Open, site: Any, ns: str, key: str, guard: Any
+) -> None:
+    page = open_page(f"/workflow/ns/{ns}/queues?a=1", ready="login-form")
+    assert page.url == f"{site.url}/workflow/login?next={quote(f'/tools/assay/workflow/ns/{ns}/queues?a=1', safe='')}"
+    assert not [url for url in guard.requests if "/api/" in url and not url.endswith("/session")]
+    sign_in(page, key)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Queues")
+    expect(page).to_have_url(f"{site.url}/workflow/ns/{ns}/queues?a=1")
+    expect(page.get_by_test_id("connection")).to_contain_text("Live")
+    for view in ("schedules", "workers", "settings", "workflows"):
+        page.get_by_test_id(f"nav-{view}").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text(view.capitalize())
+    site.start(ns, f"{ns}-1")
+    row = page.locator(f'[data-testid="workflow-row"][data-id="{ns}-1"]')
+    row.get_by_test_id("row-action-terminate").click()
+    page.get_by_test_id("dialog").get_by_test_id("submit").click()
+    expect(row).to_contain_text("Failed")
+    page.reload()
+    expect(row).to_contain_text("Failed")
+
+
+def test_the_key_is_kept_nowhere_in_the_browser(open_page: Open, site: Any, ns: str, key: str, context: Any) -> None:
+    page = open_page("/workflow/", ready="login-form")
+    sign_in(page, key)
+    expect(page.get_by_test_id("status-bar")).to_be_visible()
+    kept = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, history.state])")
+    assert key not in kept and key not in page.content()
+    (cookie,) = context.cookies()
+    assert (cookie["name"], cookie["path"], cookie["httpOnly"], cookie["sameSite"]) == (
+        "assay_session",
+        "/tools/assay/",
+        True,
+        "Strict",
+    )
+    assert key not in cookie["value"]
+
+
+def test_a_wrong_key_gives_a_sentence_and_the_field_keeps_nothing(open_page: Open, site: Any, key: str) -> None:
+    page = open_page("/workflow/", ready="login-form")
+    sign_in(page, "assay_" + "0" * 64)
+    expect(page.get_by_role("alert")).not_to_be_empty()
+    expect(page.get_by_test_id("login-token")).to_have_value("")
+    expect(page.get_by_test_id("login-token")).to_be_focused()
+    sign_in(page, key)
+    expect(page.get_by_test_id("status-bar")).to_be_visible()
+
+
+def test_signing_in_leads_only_into_the_dashboard(open_page: Open, site: Any, key: str) -> None:
+    page = open_page("/workflow/login", ready="login-form")
+    inside = "/tools/assay/workflow"
+    outside = (
+        "https://evil.example/",
+        "//evil.example",
+        "/x",
+        f"{inside}/../../x",
+        f"{inside}/%2e%2e/",
+        "javascript:alert(1)",
+        "%zz",
+    )
+    for there in outside:
+        page.goto(f"{site.url}/workflow/login?next={quote(there, safe='')}")
+        sign_in(page, key)
+        expect(page).to_have_url(f"{site.url}/workflow/ns/main/workflows")
+    page.goto(f"{site.url}/workflow/login?next={quote(f'{inside}/ns/main/queues?x=%2F', safe='')}")
+    sign_in(page, key)
+    expect(page).to_have_url(f"{site.url}/workflow/ns/main/queues?x=%2F")
+
+
+def test_signing_out_ends_the_session_and_leads_back(
+    open_page: Open, site: Any, ns: str, key: str, context: Any
+) -> None:
+    page = open_page(f"/workflow/ns/{ns}/workers", ready="login-form")
+    sign_in(page, key)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Workers")
+    page.get_by_test_id("sign-out").click()
+    expect(page.get_by_test_id("login-form")).to_be_visible()
+    assert context.cookies() == []
+    sign_in(page, key)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Workers")
+
+
+def test_a_session_that_ends_leads_to_the_login_and_back(open_page: Open, site: Any, ns: str, context: Any) -> None:
+    made = site.client.call("POST", "api-keys", body={"label": f"alice {ns}"})
+    page = open_page(f"/workflow/ns/{ns}/workflows?q=abc", ready="login-form")
+    sign_in(page, made["plaintext"])
+    expect(page.locator(".principal")).to_have_text(f"alice {ns}")
+    site.client.call("DELETE", "api-keys", str(made["id"]))
+    page.get_by_test_id("nav-schedules").click()
+    expect(page.get_by_test_id("login-form")).to_be_visible()
+    expect(page).to_have_url(re.compile("schedules$"))
+
+
+def test_a_new_session_in_another_tab_does_not_stop_this_one(
+    open_page: Open, site: Any, ns: str, key: str, guard: Any
+) -> None:
+    guard.expect_status(403)
+    site.start(ns, f"{ns}-1")
+    page = open_page(f"/workflow/ns/{ns}/workflows", ready="login-form")
+    sign_in(page, key)
+    row = page.locator(f'[data-testid="workflow-row"][data-id="{ns}-1"]')
+    expect(row).to_be_visible()
+    other = open_page("/workflow/login", ready="login-form")
+    sign_in(other, key)
+    expect(other.get_by_test_id("status-bar")).to_be_visible()
+    row.get_by_test_id("row-action-cancel").click()
+    page.get_by_test_id("dialog").get_by_test_id("submit").click()
+    expect(row).to_contain_text("Cancelled")
