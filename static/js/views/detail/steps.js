@@ -37,9 +37,8 @@ function Actions({ run, step }) {
 }
 
 function Step({ run, step, fill, turning, chosen, choose }) {
-  return html`
-    ${fill && html`<li class="connector" role="presentation" data-testid="connector" data-fill=${fill}></li>`}
-    <li class="step tone-${step.tone}" data-testid="step" data-step=${step.index} data-status=${step.status} aria-current=${step.current ? "step" : null}>
+  return html`<li class="step tone-${step.tone}" data-testid="step" data-step=${step.index} data-status=${step.status} aria-current=${step.current ? "step" : null}>
+      ${fill && html`<span class="connector" data-testid="connector" data-fill=${fill}></span>`}
       <button type="button" class="step-circle ${turning ? "is-turning" : ""}" data-testid="step-circle" aria-pressed=${chosen ? "true" : "false"}
         aria-label="${step.name}: ${step.text}; show only its log lines" onClick=${choose}><span class="glyph" aria-hidden="true">${step.glyph}</span></button>
       <span class="step-name">${step.name}</span>
