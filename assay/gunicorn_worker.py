@@ -353,10 +353,13 @@ def _hang_up(client: Any) -> None:
 
 
 def _last_answer(error: AssayError) -> bytes:
+    from assay.app import SECURITY_HEADERS  # not at the top: the master, which forks, loads no web framework
+
     body = orjson.dumps(error.body())
+    protection = "".join(f"{name}: {value}\r\n" for name, value in SECURITY_HEADERS)
     head = (
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{protection}Connection: close\r\n\r\n"
     )
     return head.encode() + body
 

@@ -27,6 +27,8 @@ Environ = dict[str, Any]
 
 JSON_TYPE = re.compile(r"application/(json|[a-z0-9!#$&^_.+-]+\+json)", re.IGNORECASE)
 _CHUNK = 64 * 1024
+#: a client that sends nothing of its body for so many seconds gets 400
+PATIENCE_SECS = 30.0
 #: bytes of a refused body that are read and dropped so that the client gets to see the answer
 _DRAIN = 4
 
@@ -42,6 +44,11 @@ def receive(environ: Environ, limit: int) -> bytes:
     if environ.get("HTTP_TRANSFER_ENCODING") or environ.get("wsgi.input_terminated"):
         return _streamed(environ, limit)
     return b""
+
+
+def has_body(environ: Environ) -> bool:
+    """Whether the client announced a body."""
+    return environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ
 
 
 def _sized(environ: Environ, declared: str, limit: int) -> bytes:
@@ -70,16 +77,25 @@ def _streamed(environ: Environ, limit: int) -> bytes:
 def _read(environ: Environ, size: int) -> bytes:
     """Up to ``size`` bytes of the body, fewer only when it ends before."""
     stream = environ["wsgi.input"]
+    sock = environ.get("gunicorn.socket")
     parts, missing = [], size
     try:
+        if sock is not None:
+            sock.settimeout(PATIENCE_SECS)
         while missing > 0:
             part = stream.read(missing)
             if not part:
                 break
             parts.append(part)
             missing -= len(part)
+    except TimeoutError as error:
+        shut_receiving(environ)  # the rest must not be taken for the next request
+        raise BadRequest(f"nothing more of the body came for {PATIENCE_SECS:g} s; send it again") from error
     except Exception as error:  # each server has its own errors for bad chunks and lost connections
         raise BadRequest("the body could not be read to its end; send it again") from error
+    finally:
+        if sock is not None:
+            sock.settimeout(None)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
