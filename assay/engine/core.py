@@ -28,7 +28,7 @@ from assay.engine.streams import Streams
 from assay.engine.values import dump
 from assay.errors import AssayError, DatabaseBusy, LostRace, NotReady, StartupError
 from assay.store import schema
-from assay.store.database import BUSY_SECS, Connection, Database, connect
+from assay.store.database import BUSY_SECS, Connection, Database, Row, connect
 from assay.store.lock import FileLock
 
 log = logs.get("assay.engine")
@@ -62,6 +62,8 @@ class Transaction:
         self.db = db
         self.now = engine.now()
         self.runs: dict[str, Run] = {}
+        #: activities that were read ahead, by id; whoever changes one takes it out
+        self.attempts: dict[int, Row] = {}
         self.events: list[tuple[Any, ...]] = []
         self.changes: list[dict[str, Any]] = []
         self.wakes: set[tuple[str, str, str]] = set()
@@ -345,15 +347,19 @@ class Engine:
         if self.loops is not None:
             self.loops.stop()
         crashpoints.point("stop:after-loops")
+        if self.lock is not None:
+            self._remove_lock_row()
+        crashpoints.point("stop:after-lock-row")
+        self.db.close()
+        self._release_lock()
+
+    def _remove_lock_row(self) -> None:
         try:
             with self.db.transaction() as db:
                 db.execute("DELETE FROM engine_lock WHERE instance_id = ?", (self.instance_id,))
                 crashpoints.point("stop:before-lock-row")
         except AssayError as error:
             log.warning("the lock row could not be removed", error=error.message)
-        crashpoints.point("stop:after-lock-row")
-        self.db.close()
-        self._release_lock()
 
     def _release_lock(self) -> None:
         if self.lock is not None:

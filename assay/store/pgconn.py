@@ -7,6 +7,7 @@ back at all. A connection whose limit ran out is closed, never used again.
 
 from __future__ import annotations
 
+import functools
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -85,9 +86,11 @@ class Limits:
 
 
 class LimitedConnection(psycopg2.extensions.connection):
-    """A connection that gives up when the server is silent for ``patience`` seconds (None: never)."""
+    """A connection that gives up when the server is silent for ``patience`` seconds (None: never), opening included."""
 
-    patience: float | None = Limits().connect
+    def __init__(self, dsn: str, *, patience: float | None, **options: Any) -> None:
+        self.patience = patience
+        super().__init__(dsn, **options)
 
 
 def open_connection(url: str, limits: Limits, name: str) -> Any:
@@ -101,7 +104,8 @@ def open_connection(url: str, limits: Limits, name: str) -> Any:
         **psycopg2.extensions.parse_dsn(url),
         "application_name": name,
     }
-    connection = psycopg2.connect("", connection_factory=LimitedConnection, **options)
+    factory = functools.partial(LimitedConnection, patience=limits.connect)
+    connection = psycopg2.connect("", connection_factory=factory, **options)
     connection.patience = None
     connection.autocommit = True
     return connection

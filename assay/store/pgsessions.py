@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import gevent
@@ -61,11 +60,16 @@ class Leadership:
                     log.warning("this instance does not lead any more", cause=one_line(error))
                 self._drop()
                 return False
+            finally:
+                if self._closed:
+                    self._drop()
 
     def close(self) -> None:
-        """Give up the lead for good."""
+        """Give up the lead for good; whoever asks the server at this moment does it afterwards."""
         self._closed = True
-        self._drop()
+        if self._lock.acquire(blocking=False):
+            self._drop()
+            self._lock.release()
 
     def _still(self) -> bool:
         self._connection.cursor().execute("SELECT 1")
@@ -103,13 +107,14 @@ class Listener:
 
     def __init__(self, open_connection: Open) -> None:
         self._open = open_connection
-        self._connection: Any = None
+        self._greenlet: Any = None
         self._closed = False
         #: whether announcements arrive at present
         self.works = False
 
     def run(self, heard: Callable[[bytes], None], missed: Callable[[], None]) -> None:
         """Call ``heard`` for every announcement until ``close``, ``missed`` when some may not have arrived."""
+        self._greenlet = gevent.getcurrent()
         while not self._closed:
             try:
                 self._listen(heard, missed)
@@ -125,13 +130,11 @@ class Listener:
     def close(self) -> None:
         """Hear nothing more."""
         self._closed = True
-        if self._connection is not None:
-            # The greenlet that waits for it looks at least every LISTEN_CHECK_SECS.
-            with suppress(psycopg2.Error):
-                self._connection.cancel()
+        if self._greenlet is not None:
+            gevent.kill(self._greenlet)
 
     def _listen(self, heard: Callable[[bytes], None], missed: Callable[[], None]) -> None:
-        connection = self._connection = self._open("assay listener")
+        connection = self._open("assay listener")
         connection.patience = PATIENCE_SECS
         try:
             connection.cursor().execute(f"LISTEN {CHANNEL}")
@@ -144,7 +147,6 @@ class Listener:
                 while connection.notifies:
                     heard(connection.notifies.pop(0).payload.encode())
         finally:
-            self._connection = None
             connection.close()
 
 
