@@ -6,6 +6,7 @@ other answer with an old token is refused and changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from assay.engine import attempts, history, workers
@@ -22,13 +23,21 @@ def _stale(activity_id: int) -> StaleTaskToken:
     )
 
 
+def fetch(tx: Transaction, activity_ids: Collection[int]) -> None:
+    """Read these activities at once; their runs are locked, and until each is answered nothing else changes it."""
+    marks = ", ".join("?" * len(activity_ids))
+    rows = tx.db.all(f"SELECT * FROM workflow_activities WHERE id IN ({marks})", tuple(activity_ids))
+    tx.attempts = {row["id"]: row for row in rows}
+
+
 def _attempt(tx: Transaction, activity_id: int, worker_id: str, task_token: str, kind: str) -> tuple[Run | None, Row]:
     """The locked run and the activity; the run is None when this very answer was accepted before."""
-    row = tx.db.one("SELECT * FROM workflow_activities WHERE id = ?", (activity_id,))
+    fetched = tx.attempts.pop(activity_id, None)
+    row = fetched or tx.db.one("SELECT * FROM workflow_activities WHERE id = ?", (activity_id,))
     if row is None:
         raise ActivityNotFound(f"activity {activity_id} not found")
     run = history.lock(tx, row["workflow_id"])
-    if tx.engine.db.dialect.for_update:
+    if tx.engine.db.dialect.for_update and fetched is None:
         # The row was read before its run was locked; nobody changes it from here on.
         row = tx.db.one("SELECT * FROM workflow_activities WHERE id = ?", (activity_id,)) or row
     if row["last_task_token"] == task_token and row["last_task_kind"] == kind:

@@ -114,19 +114,20 @@ def _start_buffered(tx: Transaction, run: Run) -> None:
 
 def sweep(tx: Transaction, run: Run, statuses: tuple[str, ...]) -> None:
     """Cancel the run's activities in these statuses and its pending timers; their tokens become void."""
-    tx.flush()
-    marks = ", ".join("?" for _ in statuses)
-    cancelled = tx.db.tuples(
-        "UPDATE workflow_activities SET status = 'CANCELLED', task_token = NULL, completed_at = ? "
-        f"WHERE workflow_id = ? AND status IN ({marks}) RETURNING name",
-        (tx.now, run.id, *statuses),
-    )
-    for (name,) in cancelled:
-        tx.notify("activity_cancelled", run, name=name)
-    tx.db.execute(
-        "UPDATE workflow_timers SET status = 'CANCELLED' WHERE workflow_id = ? AND status = 'PENDING'",
-        (run.id,),
-    )
+    if run.activity_seq:
+        marks = ", ".join("?" for _ in statuses)
+        cancelled = tx.db.tuples(
+            "UPDATE workflow_activities SET status = 'CANCELLED', task_token = NULL, completed_at = ? "
+            f"WHERE workflow_id = ? AND status IN ({marks}) RETURNING name",
+            (tx.now, run.id, *statuses),
+        )
+        for (name,) in cancelled:
+            tx.notify("activity_cancelled", run, name=name)
+    if run.timer_seq:
+        tx.db.execute(
+            "UPDATE workflow_timers SET status = 'CANCELLED' WHERE workflow_id = ? AND status = 'PENDING'",
+            (run.id,),
+        )
 
 
 def request_cancel(tx: Transaction, run: Run, reason: str | None) -> None:

@@ -249,6 +249,7 @@ def waits_for_nothing(tx: Transaction, run: Run) -> bool:
     """No open activity, timer or child, and never waited for a signal: no event would ever wake it."""
     if run.wait_seq:
         return False
+    tx.flush()
     found = tx.db.value(
         "SELECT EXISTS (SELECT 1 FROM workflow_activities WHERE workflow_id = ? AND status IN ('PENDING', 'RUNNING')) "
         "OR EXISTS (SELECT 1 FROM workflow_timers WHERE workflow_id = ? AND status = 'PENDING') "

@@ -6,6 +6,7 @@ an event unique per purpose, so that nothing is recorded twice whatever is repea
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import orjson
@@ -47,6 +48,19 @@ def find(tx: Transaction, workflow_id: str) -> Run | None:
             return None
         run = tx.runs[workflow_id] = Run(row)
     return run
+
+
+def lock_all(tx: Transaction, workflow_ids: Collection[str]) -> None:
+    """Lock these runs in the order of their ids, as far as they exist; ``lock`` and ``find`` then have them."""
+    if len(workflow_ids) < 2:
+        return
+    marks = ", ".join("?" * len(workflow_ids))
+    rows = tx.db.all(
+        f"SELECT * FROM workflows WHERE id IN ({marks}) ORDER BY id {tx.engine.db.dialect.for_update}",
+        tuple(workflow_ids),
+    )
+    for row in rows:
+        tx.runs.setdefault(row["id"], Run(row))
 
 
 def recorded(tx: Transaction, run: Run, dedup_key: str) -> Row | None:

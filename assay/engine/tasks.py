@@ -443,7 +443,12 @@ def turn(
     """Deliver results, then take work; both in one transaction. Raises UnknownWorker (nothing applied)."""
     wanted = Wanted(max_workflow_tasks, max_activity_tasks, task_tokens)
     seen = engine.notifier.generation
-    worker, answer = _deliver_and_take(engine, worker_id, workflow_results, activity_results, wanted)
+    results = Results(workflow_results, activity_results)
+    try:
+        worker, answer = _deliver_and_take(engine, worker_id, results, wanted)
+    except _OneFailed:
+        # Rare, so only now every item gets a savepoint of its own.
+        worker, answer = _deliver_and_take(engine, worker_id, results, wanted, each_alone=True)
     clean = all(item["http_status"] == 200 for item in answer["workflow_results"] + answer["activity_results"])
     if wait_secs > 0 and clean and not answer["workflow_tasks"] and not answer["activity_tasks"]:
         taken = _wait(engine, worker, wanted, wait_secs, connected, seen)
@@ -451,21 +456,39 @@ def turn(
     return answer
 
 
+class _OneFailed(Exception):
+    """An item cannot be delivered; nothing of the turn was."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a turn delivers; an item that is an error already fails alone."""
+
+    workflows: Sequence[dict[str, Any] | AssayError]
+    activities: Sequence[dict[str, Any] | AssayError]
+
+
 @verb
 def _deliver_and_take(
-    tx: Transaction,
-    worker_id: str,
-    workflow_results: Sequence[dict[str, Any] | AssayError],
-    activity_results: Sequence[dict[str, Any] | AssayError],
-    wanted: Wanted,
+    tx: Transaction, worker_id: str, results: Results, wanted: Wanted, each_alone: bool = False
 ) -> tuple[WorkerRow, dict[str, Any]]:
+    """``each_alone``: an item that fails leaves the others alone; without, it raises _OneFailed."""
     worker = workers.find(tx, worker_id, lock=True)
-    runs = _runs_of(tx, activity_results)
+    one = _one_alone if each_alone else _one
+    runs = _runs_of(tx, results.activities)
+    locked = {item["workflow_id"] for item in results.workflows if not isinstance(item, AssayError)}
+    history.lock_all(tx, locked.union(runs.values()))
     workflow_answers = _each(
-        tx, workflow_results, lambda item: item["workflow_id"], lambda item: _workflow_result(tx, worker, item)
+        results.workflows,
+        lambda item: item["workflow_id"],
+        lambda item: one(tx, lambda: _workflow_result(tx, worker, item)),
     )
+    if len(runs) > 1:
+        activities.fetch(tx, runs)
     activity_answers = _each(
-        tx, activity_results, lambda item: runs.get(item["id"], ""), lambda item: _activity_result(tx, worker, item)
+        results.activities,
+        lambda item: runs.get(item["id"], ""),
+        lambda item: one(tx, lambda: _activity_result(tx, worker, item)),
     )
     workers.touch(tx, worker, wanted.task_tokens)
     answer = {
@@ -478,17 +501,16 @@ def _deliver_and_take(
 
 
 def _each(
-    tx: Transaction,
     items: Sequence[dict[str, Any] | AssayError],
     run_of: Callable[[dict[str, Any]], str],
-    deliver: Callable[[dict[str, Any]], dict[str, Any] | AssayError],
+    deliver: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Deliver every item, each failing alone, in the order of their runs; answers in the order of the request."""
+    """Deliver every item in the order of their runs; answers in the order of the request."""
     answers: list[dict[str, Any]] = [{}] * len(items)
     keys = ["" if isinstance(item, AssayError) else run_of(item) for item in items]
     for index in sorted(range(len(items)), key=lambda index: keys[index]):
         item = items[index]
-        answers[index] = item_error(item) if isinstance(item, AssayError) else _one(tx, item, deliver)
+        answers[index] = item_error(item) if isinstance(item, AssayError) else deliver(item)
     return answers
 
 
@@ -501,12 +523,20 @@ def _runs_of(tx: Transaction, items: Sequence[dict[str, Any] | AssayError]) -> d
     return dict(tx.db.tuples(f"SELECT id, workflow_id FROM workflow_activities WHERE id IN ({marks})", ids))
 
 
-def _one(
-    tx: Transaction, item: dict[str, Any], deliver: Callable[[dict[str, Any]], dict[str, Any] | AssayError]
-) -> dict[str, Any]:
+def _one(_tx: Transaction, deliver: Callable[[], dict[str, Any] | AssayError]) -> dict[str, Any]:
+    try:
+        answer = deliver()
+    except NotReady:
+        raise
+    except AssayError as error:
+        raise _OneFailed from error
+    return item_error(answer) if isinstance(answer, AssayError) else {"http_status": 200, **answer}
+
+
+def _one_alone(tx: Transaction, deliver: Callable[[], dict[str, Any] | AssayError]) -> dict[str, Any]:
     try:
         with tx.savepoint():
-            answer = deliver(item)
+            answer = deliver()
     except NotReady:
         raise
     except AssayError as error:
