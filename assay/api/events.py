@@ -14,6 +14,7 @@ import gevent
 from flask import Response, request
 
 from assay import errors
+from assay.api.access import watch
 from assay.api.bodies import Query
 from assay.api.fields import Name, Namespace
 from assay.api.longpoll import connection
@@ -87,17 +88,17 @@ def stream(engine: Engine, query: dict[str, Any]) -> Response:
     if request.method == "HEAD":
         return Response(headers=HEADERS, content_type=CONTENT_TYPE)
     after = request.headers.get("Last-Event-ID", "").strip()
-    subscriber = engine.streams.subscribe(after=after or None, **query)
+    connected = connection(request.environ, watch(request.environ))
+    subscriber = engine.streams.subscribe(after=after or None, connected=connected, **query)
     return Response(Messages(subscriber), headers=HEADERS, content_type=CONTENT_TYPE)
 
 
 class Messages:
-    """The body of a stream; it ends when the client has gone or the engine stops."""
+    """The body of a stream; it ends when the client has gone, its credential has ended or the engine stops."""
 
     def __init__(self, subscriber: Subscriber) -> None:
         self._subscriber = subscriber
         self._socket = request.environ.get("gunicorn.socket")
-        self._is_connected = connection(request.environ)
         self._watcher: Any = None
         if self._socket is not None:
             self._attend(self._socket)
@@ -111,10 +112,9 @@ class Messages:
         self._watcher.start(self._heard)
 
     def _heard(self) -> None:
-        """The client has sent something, or hung up."""
+        """The client has sent something, or hung up: the stream's own greenlet finds out which."""
         self._stop_watching()
-        if not self._is_connected():
-            self._subscriber.close()
+        self._subscriber.wake()
 
     def _stop_watching(self) -> None:
         if self._watcher is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -108,13 +109,21 @@ class Streams:
     def __len__(self) -> int:
         return len(self._open)
 
-    def subscribe(self, *, namespace: str | None, workflow_id: str | None, after: str | None) -> Subscriber:
+    def subscribe(
+        self,
+        *,
+        namespace: str | None,
+        workflow_id: str | None,
+        after: str | None,
+        connected: Callable[[], bool] = lambda: True,
+    ) -> Subscriber:
         """A new subscriber that gets every matching change committed from now on.
 
         ``after`` is the last id that it has, if any: then it gets what came later, or a resync when that is not kept or
-        the id is not one of ours. Raises NotReady when the database cannot be read, ShuttingDown. Close it in the end.
+        the id is not one of ours. ``connected`` is asked, whenever it is woken, whether it may still have anything.
+        Raises NotReady when the database cannot be read, ShuttingDown. Close it in the end.
         """
-        subscriber = Subscriber(self._engine, self, (namespace, workflow_id))
+        subscriber = Subscriber(self._engine, self, (namespace, workflow_id), connected)
         self._open.add(subscriber)
         try:
             if self._reader is None:
@@ -245,7 +254,7 @@ def _filters(change: Change) -> tuple[Filter, ...]:
 class Subscriber:
     """One live stream: a place in the outbox and a filter."""
 
-    def __init__(self, engine: Engine, streams: Streams, wanted: Filter) -> None:
+    def __init__(self, engine: Engine, streams: Streams, wanted: Filter, connected: Callable[[], bool]) -> None:
         self.filter = wanted
         #: everything up to this id was handed out or did not concern it
         self.place = 0
@@ -255,6 +264,7 @@ class Subscriber:
         self._again: Row | None = None
         self._engine = engine
         self._streams = streams
+        self._connected = connected
         self._event = Event()
 
     def resume(self, db: tail.Connection, after: str, newest: int) -> None:
@@ -273,23 +283,30 @@ class Subscriber:
     def next(self, secs: float) -> News | None:
         """What is new, or news without content after ``secs`` seconds; None when the stream has to end."""
         deadline = time.monotonic() + secs
-        while not self.closed and not self._engine.stopping:
+        news = None
+        while news is None:
             self._event.clear()
-            try:
-                news = self._look()
-            except NotReady:
-                news = None
-                self.sleep(min(RETRY_SECS, deadline - time.monotonic()))
-            else:
-                if news is None:
-                    self._streams.rest(self)
-                    self.sleep(deadline - time.monotonic())
-                    self._streams.rouse(self)
-            if news is not None:
-                return news
-            if time.monotonic() >= deadline and not self.closed and not self._engine.stopping:
-                return News(self.place)
-        return None
+            if not self._may_go_on():
+                return None
+            news = self._look_or_sleep(deadline)
+            if news is None and time.monotonic() >= deadline:
+                news = News(self.place)
+        return news if self._may_go_on() else None
+
+    def _may_go_on(self) -> bool:
+        return not self.closed and not self._engine.stopping and self._connected()
+
+    def _look_or_sleep(self, deadline: float) -> News | None:
+        try:
+            news = self._look()
+        except NotReady:
+            self.sleep(min(RETRY_SECS, deadline - time.monotonic()))
+            return None
+        if news is None:
+            self._streams.rest(self)
+            self.sleep(deadline - time.monotonic())
+            self._streams.rouse(self)
+        return news
 
     def _look(self) -> News | None:
         if self._again is not None:
