@@ -9,6 +9,7 @@ passwords, inputs, results and payloads are never passed to a logger.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 from typing import Any
@@ -19,6 +20,9 @@ LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+
+#: what looks like an API key, or like a token in three parts: no entry shows one, wherever it came from
+_SECRETS = re.compile(r"(assay_[0-9a-f]{8})[0-9a-f]{56}|(eyJ[\w-]{6})[\w-]*\.[\w-]*\.[\w-]*")
 
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 _ESCAPES |= {0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029"}
@@ -91,7 +95,7 @@ class LineFormatter(logging.Formatter):
         parts += [f"{key}={_field(value)}" for key, value in getattr(record, "fields", {}).items()]
         if record.exc_info:
             parts.append(f"traceback={_field(self.formatException(record.exc_info).strip())}")
-        return " ".join(parts)
+        return _SECRETS.sub(lambda found: f"{found[1] or found[2]}...", " ".join(parts))
 
 
 def escape(text: str) -> str:

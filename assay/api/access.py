@@ -75,9 +75,18 @@ def check_csrf(environ: dict[str, Any]) -> None:
 def stays_accepted(environ: dict[str, Any]) -> Callable[[], bool]:
     """A function that tells whether the credential of this request is still good (it may be deleted meanwhile).
 
-    It may be called after the request has ended, by a stream. It raises NotReady when it cannot find out.
+    It raises NotReady when it cannot find out.
     """
     found, checks = environ.get(_CALLER), environ.get(_CHECKS)
     if found is None or checks is None:
         return lambda: True
     return lambda: checks.still_accepts(found)
+
+
+def watch(environ: dict[str, Any]) -> Callable[[], bool]:
+    """The same for a stream, which asks all the time: it looks at most every second, and raises nothing."""
+    found, checks = environ.get(_CALLER), environ.get(_CHECKS)
+    if found is None or checks is None:
+        return lambda: True
+    good: Callable[[], bool] = checks.watch(found)
+    return good

@@ -63,5 +63,5 @@ def list_(engine: Engine) -> Response:
 )
 def delete(engine: Engine, prefix: str) -> Response:
     """Delete an API key."""
-    api_keys.delete(engine, name=prefix)
+    authenticator().delete_key(prefix)
     return Response(status=204)

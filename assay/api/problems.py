@@ -8,7 +8,7 @@ from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
 from werkzeug.exceptions import NotFound as NoRoute
 
-from assay.api.incoming import Environ, drain
+from assay.api.incoming import Environ, drain, has_body
 from assay.api.outgoing import reply
 from assay.api.rawpath import BAD_PATH, PREFIX, is_api
 from assay.errors import AssayError, BadRequest, BodyTooLarge
@@ -41,7 +41,7 @@ def respond(error: AssayError, environ: Environ, body_limit: int) -> Response:
         response.headers["WWW-Authenticate"] = "Bearer"
     elif error.status == 503:
         response.headers["Retry-After"] = RETRY_AFTER
-    elif isinstance(error, BodyTooLarge):
+    if isinstance(error, BodyTooLarge) or (error.status == 401 and has_body(environ)):
         response.call_on_close(lambda: drain(environ, body_limit))
     return response
 

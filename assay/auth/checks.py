@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,8 @@ ACCEPTED = {
     "jwt": frozenset({"jwt"}),
     "combined": frozenset({"api_key", "jwt"}),
 }
+#: how often a stream that is open for hours looks whether its credential is still good
+WATCH_SECS = 1.0
 _WANTED = {"api_key": "an API key", "jwt": "a JWT", "combined": "an API key or a JWT"}
 
 
@@ -60,6 +63,8 @@ class Authenticator:
         self._engine = engine
         self.mode = engine.config.auth_mode
         self._accepted = ACCEPTED[self.mode]
+        #: how many keys and sessions were ended by way of this instance
+        self.ended = 0
         config = engine.config
         self._tokens: TokenVerifier | None = None
         if config.auth_issuer is not None:
@@ -151,6 +156,31 @@ class Authenticator:
                 return api_keys.exists(self._engine, caller.api_key_id)
         return caller.expires_at is None or self._engine.now() < caller.expires_at
 
+    def watch(self, caller: Caller) -> Callable[[], bool]:
+        """A function that may be called all the time, and tells whether the caller's credential is still good.
+
+        It looks at once after a key or session was ended by way of this instance, else every second. While the
+        database does not answer, the last answer holds.
+        """
+        seen, next_look = self.ended, 0.0
+
+        def is_good() -> bool:
+            nonlocal seen, next_look
+            if seen == self.ended and time.monotonic() < next_look:
+                return True
+            seen, next_look = self.ended, time.monotonic() + WATCH_SECS
+            try:
+                return self.still_accepts(caller)
+            except NotReady:
+                return True
+
+        return is_good
+
+    def delete_key(self, name: str) -> None:
+        """Delete an API key. Raises ApiKeyNotFound, AmbiguousPrefix."""
+        api_keys.delete(self._engine, name=name)
+        self.ended += 1
+
     def sign_in(self, caller: Caller) -> tuple[str, Caller]:
         """Begin a browser session for a caller with a bearer token: the secret for its cookie, and its caller."""
         assert caller.credential is not None and caller.principal is not None
@@ -171,6 +201,7 @@ class Authenticator:
         """End the session of a caller; nothing happens to one without."""
         if caller.session is not None:
             sessions.end(self._engine, id_hash=caller.session)
+            self.ended += 1
 
 
 @contextmanager

@@ -33,6 +33,7 @@ RETRY_SECS, FIRST_RETRY_SECS = 10.0, 1.0
 REQUEST_SECS = 10.0
 #: a request waits so long for a fetch when older keys are there, counted from the fetch's start
 PATIENCE_SECS = 3.0
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LARGEST_ANSWER = 1024 * 1024
 
 
@@ -77,6 +78,8 @@ class Issuer:
 
     def fetch_ahead(self) -> None:
         """Begin to fetch the keys, and do not wait for them."""
+        if self.url.startswith("http:") and urlsplit(self.url).hostname not in _LOOPBACK:
+            log.warning("the issuer is asked without TLS; whoever is on the way can forge its keys", issuer=self.url)
         if self._landing is None:
             self._begin("the engine starts")
 

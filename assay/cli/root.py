@@ -31,6 +31,13 @@ def root() -> None:
     """Durable workflows: an engine, its command line and Lua workers.
 
     `assay FILE.lua [ARGS]...` is short for `assay run FILE.lua [ARGS]...`.
+
+    \b
+    First steps:
+      assay demo               an engine, a worker and a run, in a few seconds
+      assay serve              an engine; its dashboard is at http://127.0.0.1:8080/workflow/
+      assay run worker.lua     a worker, in a second terminal
+      assay workflow start --type Hello --input '{"name":"world"}'
     """
 
 
@@ -55,34 +62,24 @@ def run(args: list[str]) -> int:
     except click.Abort:
         raise KeyboardInterrupt from None
     except Exception as error:
-        text, code = _explain(error)
+        text, code = _explain(error, session)
         if text is None:
             raise
         print_error(f"{session.context}: {text}")
         return code
 
 
-def _explain(error: Exception) -> tuple[str | None, int]:
+def _explain(error: Exception, session: Session) -> tuple[str | None, int]:
     """The text and exit code of an error of the client or of the engine's start, None for others."""
     from assay.client import BadAnswer, HttpError, Unreachable
     from assay.errors import AssayError, ConfigError
 
-    if isinstance(error, Unreachable):
-        return f"{error}{_hint(error)}", FAILED
-    if isinstance(error, HttpError):
-        return str(error), FAILED
-    if isinstance(error, BadAnswer):
-        return f"{error}; is this the address of an assay engine?", FAILED
+    if isinstance(error, (Unreachable, HttpError, BadAnswer)):
+        from assay.cli.hints import about_error
+
+        return f"{error}{about_error(error, session)}", FAILED
     if isinstance(error, ConfigError):
         return error.message, USAGE
     if isinstance(error, AssayError):
         return error.message, FAILED
     return None, FAILED
-
-
-def _hint(error: Exception) -> str:
-    if "refused" in str(error):
-        return " (is the engine running? `assay serve` starts one)"
-    if "unknown host" in str(error):
-        return " (check --engine-url)"
-    return ""

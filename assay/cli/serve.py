@@ -35,8 +35,10 @@ def serve(session: Session, workers: int, generate_api_key: bool, list_api_keys:
     level = "debug" if session.flags.get("verbose") else None
     config = Config.from_env(**flags, log_level=level)
     if generate_api_key or list_api_keys:
+        from assay import logs
         from assay.cli import keys
 
+        logs.setup(level or "error")
         return keys.generate(config) if generate_api_key else keys.show(config)
     # After the settings are known to be good: this import takes most of the start.
     from assay.server import serve as run_server

@@ -47,19 +47,30 @@ class Settings:
         """The namespace to use."""
         return DEFAULT_NAMESPACE if self.given_namespace is None else self.given_namespace
 
-    @cached_property
+    @property
     def api_key(self) -> str | None:
         """The bearer token; a key file wins over a key of the same layer when the file exists."""
+        return self._found_key[0]
+
+    @property
+    def api_key_source(self) -> str | None:
+        """Where the bearer token was found, for people; None without one."""
+        return self._found_key[1]
+
+    @cached_property
+    def _found_key(self) -> tuple[str | None, str | None]:
         if self._flags.get("api_key") is not None:
-            return str(self._flags["api_key"])
+            return str(self._flags["api_key"]), "--api-key"
         environ, config = self._environ, self.config
-        return (
-            _read_key(environ.get("ASSAY_API_KEY_FILE"))
-            or environ.get("ASSAY_API_KEY")
-            or _read_key(config.get("api_key_file"))
-            or config.get("api_key")
-            or None
-        )
+        if key := _read_key(environ.get("ASSAY_API_KEY_FILE")):
+            return key, "the file of ASSAY_API_KEY_FILE"
+        if key := environ.get("ASSAY_API_KEY"):
+            return key, "ASSAY_API_KEY"
+        if key := _read_key(config.get("api_key_file")):
+            return key, f"api_key_file of {self.config_path}"
+        if key := config.get("api_key"):
+            return key, f"api_key of {self.config_path}"
+        return None, None
 
     @property
     def verbose(self) -> bool:

@@ -39,8 +39,10 @@ def check_current(database: Database) -> None:
 
 
 def is_current(database: Database) -> bool:
-    """Whether every migration of this program is applied."""
-    return all(step.applied for step in _runner(database).status())
+    """Whether every migration of this program is applied. Raises StartupError when those of a newer one are too."""
+    runner = _runner(database)
+    _refuse_newer(runner)
+    return all(step.applied for step in runner.status())
 
 
 def is_empty(database: Database) -> bool:
