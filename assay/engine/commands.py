@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from assay.engine import closing, history, workflows
+from assay.engine import closing, history, search, workflows
 from assay.engine.core import Transaction
 from assay.engine.run import Run
 from assay.engine.values import encode, raw
@@ -188,10 +188,11 @@ def _upsert_search_attributes(tx: Transaction, run: Run, command: Command, at: s
     before = orjson.loads(run.search_attributes)
     kept = {key: value for key, value in before.items() if key not in patch}
     merged = {**kept, **{key: value for key, value in patch.items() if value is not None}}
-    merged[workflows.VERSION_ATTRIBUTE] = before[workflows.VERSION_ATTRIBUTE]
+    merged[search.VERSION_ATTRIBUTE] = before[search.VERSION_ATTRIBUTE]
     text = _encode(tx, "patch", merged)
     payload = {"upsert_seq": seq, "patch": raw(_encode(tx, "patch", patch))}
     history.append(tx, run, "SearchAttributesUpserted", payload, f"upsert:{seq}")
+    search.index(tx, run.namespace, run.id, run.created_at, before, merged)
     run.set(search_attributes=text, upsert_seq=max(seq, run.upsert_seq))
     tx.notify("search_attributes_updated", run)
 

@@ -14,7 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from assay.engine import search
 from assay.engine.invariants_history import Violation, decoded, histories, pages
+from assay.engine.search import VERSION_ATTRIBUTE
 from assay.store.database import Connection, Database, Row
 from assay.store.models import OPEN
 
@@ -278,13 +280,26 @@ def _may_hold(worker: Row, run: Row) -> bool:
     return worker["status"] == "active" and same_place and run["workflow_type"] in decoded(worker["workflows"])
 
 
+INDEXED = "SELECT 1 FROM workflow_attributes WHERE namespace = ? AND term = ? AND created_at = ? AND workflow_id = ?"
+
+
 def _attributes(db: Connection) -> Iterator[Violation]:
-    """I21: search attributes are an object with the version stamp."""
-    for page in pages(db, "SELECT id, search_attributes FROM workflows"):
+    """I21: search attributes are an object with the version stamp, and are found by their index."""
+    expected = 0
+    for page in pages(db, "SELECT id, namespace, created_at, search_attributes FROM workflows"):
         for row in page:
             attributes = decoded(row["search_attributes"])
-            if not isinstance(attributes, dict) or "assay_engine_version" not in attributes:
+            if not isinstance(attributes, dict) or VERSION_ATTRIBUTE not in attributes:
                 yield Violation("I21", (row["id"],), "search_attributes is no object with assay_engine_version")
+                continue
+            terms = search.terms(attributes)
+            expected += len(terms)
+            for term in sorted(terms):
+                if not db.value(INDEXED, (row["namespace"], term, row["created_at"], row["id"])):
+                    yield Violation("I21", (row["id"],), f"the search attribute {term} is not in the index")
+    stored = db.value("SELECT count(*) FROM workflow_attributes")
+    if stored != expected:
+        yield Violation("I21", (), f"the index of search attributes has {stored} rows instead of {expected}")
 
 
 def _outbox(db: Connection, now: float) -> Iterator[Violation]:

@@ -45,7 +45,7 @@ def delete(tx: Transaction, *, name: str) -> dict[str, Any]:
             f"DELETE FROM {table} WHERE workflow_id IN (SELECT id FROM workflows WHERE namespace = ?)",
             (name,),
         )
-    for table in ("workflows", "workflow_workers"):
+    for table in ("workflow_attributes", "workflows", "workflow_workers"):
         tx.db.execute(f"DELETE FROM {table} WHERE namespace = ?", (name,))
     tx.db.execute("DELETE FROM namespaces WHERE name = ?", (name,))
     tx.notify("namespace_deleted", namespace=name, name=name)

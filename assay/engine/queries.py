@@ -1,7 +1,6 @@
 """Reading: records, lists and statistics. Nothing here changes a row.
 
-JSON columns leave as ``orjson.Fragment`` of the stored text. Lists are built with Peewee, because their filters
-combine freely.
+JSON columns leave as ``orjson.Fragment`` of the stored text. Which runs a list has, ``search`` finds out.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Any
 import orjson
 from peewee import ModelSelect, fn
 
+from assay.engine import search
 from assay.engine.core import Engine
 from assay.engine.run import JSON_COLUMNS, RECORD
 from assay.engine.values import raw
@@ -221,36 +221,28 @@ def list_workflows(
     Raises NamespaceNotFound, and ValidationFailed for an unknown status or a cursor that this list did not give.
     """
     check_namespace(engine, namespace)
-    conditions = [Workflow.namespace == namespace]
-    if status is not None:
-        conditions.append(Workflow.status == _status(status))
-    if type is not None:
-        conditions.append(Workflow.workflow_type == type)
-    if task_queue is not None:
-        conditions.append(Workflow.task_queue == task_queue)
-    if search_attrs:
-        conditions.append(engine.db.matches(Workflow.search_attributes, search_attrs))
-    if q:
-        contains = engine.db.contains
-        conditions.append(contains(Workflow.id, q) | contains(Workflow.workflow_type, q))
-    if id_prefix:
-        conditions.append((Workflow.id >= id_prefix) & (fn.substr(Workflow.id, 1, len(id_prefix)) == id_prefix))
-    if created_after is not None:
-        conditions.append(Workflow.created_at >= created_after)
-    if created_before is not None:
-        conditions.append(Workflow.created_at < created_before)
-    total = _count(engine, Workflow.select(fn.count(Workflow.id)).where(*conditions)) if count else None
-    if cursor is not None:
-        created_at, last_id = _decode_cursor(cursor)
-        conditions.append(
-            (Workflow.created_at < created_at) | ((Workflow.created_at == created_at) & (Workflow.id < last_id))
-        )
-    columns = [getattr(Workflow, column) for column in RECORD.values()]
-    query = Workflow.select(*columns).where(*conditions).order_by(Workflow.created_at.desc(), Workflow.id.desc())
-    rows = [workflow_record(row) for row in _rows(engine, query.limit(limit + 1).offset(offset))]
-    more = len(rows) > limit
-    rows = rows[:limit]
-    return Page(rows, _encode_cursor(rows[-1]) if more and rows else None, total)
+    filters = search.Filters(
+        namespace=namespace,
+        status=None if status is None else _status(status),
+        workflow_type=type,
+        task_queue=task_queue,
+        search_attrs=search_attrs,
+        q=q,
+        id_prefix=id_prefix,
+        created_after=created_after,
+        created_before=created_before,
+    )
+    after = None if cursor is None else _decode_cursor(cursor)
+    with engine.reading() as db:
+        runs = search.Search(engine.db, db, filters)
+        total = runs.count() if count else None
+        places = runs.page(after, limit + 1, offset)
+        more = len(places) > limit
+        places = places[:limit]
+        found = {row[0]: row for row in runs.still([workflow_id for _, workflow_id in places], RECORD_COLUMNS)}
+    # What changed between the two statements and fulfils a filter no more is left out.
+    rows = [workflow_record(found[workflow_id]) for _, workflow_id in places if workflow_id in found]
+    return Page(rows, _encode_cursor(*places[-1]) if more and places else None, total)
 
 
 def _rows(engine: Engine, query: ModelSelect[Any]) -> list[tuple[Any, ...]]:
@@ -270,8 +262,8 @@ def _status(text: str) -> str:
     return status
 
 
-def _encode_cursor(record: dict[str, Any]) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps([record["created_at"], record["id"]])).decode().rstrip("=")
+def _encode_cursor(created_at: float, workflow_id: str) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps([created_at, workflow_id])).decode().rstrip("=")
 
 
 def _decode_cursor(cursor: str) -> tuple[float, str]:

@@ -65,6 +65,7 @@ class Run:
     deadline_at: float | None
     archived_at: float | None
     archive_uri: str | None
+    created_at: float
     updated_at: float
     needs_dispatch: bool
     dispatchable_at: float

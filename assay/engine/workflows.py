@@ -12,14 +12,13 @@ from typing import Any
 import orjson
 
 from assay import clock
-from assay.engine import closing, history
+from assay.engine import closing, history, search
 from assay.engine.core import Transaction, verb
 from assay.engine.run import Run
+from assay.engine.search import VERSION_ATTRIBUTE
 from assay.engine.values import encode, raw
 from assay.errors import CancelRequested, NamespaceNotFound, WorkflowAlreadyExists, WorkflowClosed
 from assay.store.models import PENDING
-
-VERSION_ATTRIBUTE = "assay_engine_version"
 
 INSERT_WORKFLOW = (
     "INSERT INTO workflows (id, namespace, run_id, workflow_type, task_queue, status, input, search_attributes, "
@@ -78,6 +77,8 @@ def create(tx: Transaction, new: NewRun) -> str | None:
     )
     if not tx.db.execute(INSERT_WORKFLOW, row):
         return None
+    if new.search_attributes:
+        search.index(tx, new.namespace, new.id, tx.now, {}, new.search_attributes)
     tx.events.append((new.id, 1, "WorkflowStarted", new.input, tx.now, "started"))
     for seq, signal in enumerate(new.signals, start=2):
         tx.events.append((new.id, seq, "SignalReceived", signal, tx.now, None))

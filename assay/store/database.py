@@ -9,6 +9,7 @@ keeps foreign OS threads out.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ from urllib.parse import quote
 import orjson
 from gevent import monkey
 from peewee import Database as PeeweeDatabase
-from peewee import Field, SqliteDatabase, fn
+from peewee import SqliteDatabase
 
 from assay import clock, logs
 from assay.config import Backend
@@ -30,6 +31,8 @@ from assay.errors import DatabaseBusy, NotReady, StartupError
 log = logs.get("assay.store")
 
 Row = dict[str, Any]
+#: SQL and its parameters
+Condition = tuple[str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -140,12 +143,19 @@ class Database(ABC):
         """From now on a lock of somebody else raises DatabaseBusy at once instead of holding up the process."""
 
     @abstractmethod
-    def matches(self, column: Field, wanted: dict[str, Any]) -> Any:
-        """A Peewee condition: the JSON object in ``column`` has every member of ``wanted``, typed and deep."""
+    def matches(self, column: str, wanted: dict[str, Any], *, narrow: bool = False) -> Condition:
+        """A condition: the JSON object in ``column`` has every member of ``wanted``, typed and deep.
+
+        ``narrow`` asks for a form that an index on the column serves, where the database has one.
+        """
 
     @abstractmethod
-    def contains(self, column: Field, text: str) -> Any:
-        """A Peewee condition: ``column`` has ``text`` in it, in any letter case."""
+    def contains(self, column: str, text: str) -> Condition:
+        """A condition: ``column`` has ``text`` in it, in any letter case."""
+
+    @abstractmethod
+    def index_hint(self, name: str) -> str:
+        """What stands behind a table and its alias to make the database use an index of it, if that is needed."""
 
     @abstractmethod
     def migrating(self) -> AbstractContextManager[None]:
@@ -284,11 +294,22 @@ class Sqlite(Database):
         with self._lock:
             self.raw.execute("PRAGMA busy_timeout = 0")
 
-    def matches(self, column: Field, wanted: dict[str, Any]) -> Any:
-        return fn.assay_json_match(column, orjson.dumps(wanted).decode()) == 1
+    def matches(self, column: str, wanted: dict[str, Any], *, narrow: bool = False) -> Condition:
+        return f"assay_json_match({column}, ?) = 1", (orjson.dumps(wanted).decode(),)
 
-    def contains(self, column: Field, text: str) -> Any:
-        return fn.instr(fn.lower(column), text.lower()) > 0
+    def contains(self, column: str, text: str) -> Condition:
+        lower = text.lower()
+        sure = f"instr(lower({column}), ?) > 0"
+        if not lower.isascii() or len(lower) > LIKE_CHARS:
+            return sure, (lower,)
+        # LIKE is quick and knows the letter cases of ASCII; other letters may have one of ASCII as their small one.
+        pattern = "%" + re.sub(r"([%_\\])", r"\\\1", lower) + "%"
+        foreign = f"length(CAST({column} AS BLOB)) > length({column})"
+        return f"({column} LIKE ? ESCAPE '\\' OR ({foreign} AND {sure}))", (pattern, lower)
+
+    def index_hint(self, name: str) -> str:
+        # Without statistics it would guess.
+        return f"INDEXED BY {OWN_INDEXES.get(name, name)} "
 
     def migrating(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -313,6 +334,10 @@ class Sqlite(Database):
 
 #: how long to wait for the locks of other processes
 BUSY_SECS = 5
+#: the longest text that is searched for with LIKE
+LIKE_CHARS = 1000
+#: indexes that SQLite makes and names by itself
+OWN_INDEXES = {"workflows_by_id": "sqlite_autoindex_workflows_1"}
 
 #: primary SQLite result codes of a database that may work again later:
 #: NOMEM, READONLY, IOERR, FULL, CANTOPEN, PROTOCOL

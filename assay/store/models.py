@@ -112,6 +112,17 @@ class Workflow(Model):
         table_name = "workflows"
 
 
+class Attribute(Model):
+    namespace = TextField()
+    term = TextField()
+    created_at = DoubleField()
+    workflow_id = TextField()
+
+    class Meta:
+        table_name = "workflow_attributes"
+        primary_key = CompositeKey("namespace", "term", "created_at", "workflow_id")
+
+
 class Event(Model):
     id = BigAutoField()
     workflow_id = TextField()
@@ -276,6 +287,7 @@ class MetaValue(Model):
 MODELS = (
     Namespace,
     Workflow,
+    Attribute,
     Event,
     Activity,
     Timer,

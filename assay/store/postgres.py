@@ -8,7 +8,6 @@ into psycopg2's form.
 from __future__ import annotations
 
 import functools
-import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,11 +19,11 @@ import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
 from gevent import monkey
-from peewee import SQL, Field, NodeList, PostgresqlDatabase, Value, fn
+from peewee import PostgresqlDatabase
 
 from assay import clock
 from assay.errors import DatabaseBusy, NotReady, StartupError
-from assay.store.database import Connection, Database, Dialect, Row
+from assay.store.database import Condition, Connection, Database, Dialect, Row
 from assay.store.pgconn import (
     Complaints,
     Limits,
@@ -253,13 +252,17 @@ class Postgres(Database):
             looks += 1
             gevent.sleep(UPKEEP_SECS)
 
-    def matches(self, column: Field, wanted: dict[str, Any]) -> Any:
-        """Containment narrows by the GIN index, equality of every member decides."""
-        return functools.reduce(operator.and_, (_member(column, key, value) for key, value in wanted.items()))
+    def matches(self, column: str, wanted: dict[str, Any], *, narrow: bool = False) -> Condition:
+        members = [_member(column, key, value, narrow) for key, value in wanted.items()]
+        return " AND ".join(sql for sql, _ in members), tuple(param for _, params in members for param in params)
 
-    def contains(self, column: Field, text: str) -> Any:
-        folded = fn.lower(NodeList((column, SQL('COLLATE "default"'))))  # byte order knows only ASCII letters
-        return fn.strpos(folded, text.lower()) > 0
+    def contains(self, column: str, text: str) -> Condition:
+        # Byte order knows only the letter cases of ASCII.
+        return f'strpos(lower({column} COLLATE "default"), ?) > 0', (text.lower(),)
+
+    def index_hint(self, name: str) -> str:
+        """It has statistics, and takes no hints."""
+        return ""
 
     def writers(self, db: Connection, table: str) -> frozenset[str]:
         """They hold a lock on the table from before they take an id until after their commit can be seen."""
@@ -276,16 +279,12 @@ class Postgres(Database):
         return self._listener.works
 
 
-def _member(column: Field, key: str, value: Any) -> Any:
+def _member(column: str, key: str, value: Any, narrow: bool) -> Condition:
     """The condition for one member; null also matches objects without the key."""
-    member = NodeList((column, SQL("->"), Value(key, converter=False)), parens=True)
-    same = NodeList((member, SQL("="), _jsonb(value)), parens=True)
-    if value is None:
-        return NodeList((NodeList((member, SQL("IS NULL"))), SQL("OR"), same), parens=True)
-    contains = NodeList((column, SQL("@>"), _jsonb({key: value})), parens=True)
-    return NodeList((contains, SQL("AND"), same), parens=True)
-
-
-def _jsonb(value: Any) -> Any:
     text = orjson.dumps(value).decode()
-    return NodeList((SQL("CAST("), Value(text, converter=False), SQL("AS jsonb)")))
+    same = f"({column} -> ?) = CAST(? AS jsonb)"
+    if value is None:
+        return f"(({column} -> ?) IS NULL OR {same})", (key, key, text)
+    if not narrow:
+        return f"({same})", (key, text)
+    return f"({column} @> CAST(? AS jsonb) AND {same})", (orjson.dumps({key: value}).decode(), key, text)

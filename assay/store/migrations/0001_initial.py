@@ -75,6 +75,17 @@ CREATE INDEX workflows_cancelling ON workflows (cancel_requested_at)
 CREATE INDEX workflows_open ON workflows (namespace, task_queue) WHERE completed_at IS NULL;
 CREATE INDEX workflows_archivable ON workflows (completed_at, id)
     WHERE completed_at IS NOT NULL AND archived_at IS NULL;
+CREATE INDEX workflows_status ON workflows (namespace, status, created_at, id);
+CREATE INDEX workflows_workflow_type ON workflows (namespace, workflow_type, created_at, id);
+CREATE INDEX workflows_task_queue ON workflows (namespace, task_queue, created_at, id);
+
+CREATE TABLE workflow_attributes (
+    namespace TEXT NOT NULL REFERENCES namespaces (name),
+    term TEXT NOT NULL,
+    created_at {float} NOT NULL,
+    workflow_id TEXT NOT NULL,
+    PRIMARY KEY (namespace, term, created_at, workflow_id)
+){clustered};
 
 CREATE TABLE workflow_events (
     id {auto_id},
@@ -225,6 +236,7 @@ SQLITE_TYPES = {
     "row_id": "INTEGER PRIMARY KEY",
     # Ids that others get to see are never used again, even when every row was deleted.
     "auto_id": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "clustered": " WITHOUT ROWID",
 }
 POSTGRES_TYPES = {
     "float": "DOUBLE PRECISION",
@@ -234,6 +246,7 @@ POSTGRES_TYPES = {
     "false": "FALSE",
     "row_id": "BIGSERIAL PRIMARY KEY",
     "auto_id": "BIGSERIAL PRIMARY KEY",
+    "clustered": "",
 }
 
 

@@ -1,0 +1,298 @@
+"""Finding runs among a million: which rows a list shows, in its order, without looking at the others.
+
+A list is ordered by ``created_at``, then ``id``, newest first. Every filter that an index serves is a ``Source``: its
+rows come in that order, so that a page of a single filter is read from one place of one index. With several filters
+a few quick counts find the smallest source. When it is small, all its rows are read and the other filters checked;
+otherwise it is walked in order, checking each row, until the page is full.
+
+Search attributes are indexed in ``workflow_attributes``, one row per member of a run that has any of its own, written
+here in the transaction that writes the run. A member is kept as a ``term``, a text that is equal for values that are
+equal: numbers by their value, everything else by type and content, long texts by their SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from assay.engine.core import Transaction
+from assay.store.database import Connection, Database
+
+#: set by the engine on every run; an index over it would cost every run and find all of them
+VERSION_ATTRIBUTE = "assay_engine_version"
+
+#: a source with at most so many rows is read whole
+SMALL = 4000
+#: sources are compared up to this size
+COMPARED = 50_000
+#: ids per statement
+CHUNK = 500
+#: longer terms are kept as their SHA-256
+TERM_CHARS = 200
+
+Place = tuple[float, str]
+
+
+def term(name: str, value: Any) -> str:
+    """One member of search attributes as a text that is equal for equal members."""
+    text = f"{_text(name)}:{_canonical(value)}"
+    return text if len(text) <= TERM_CHARS else "#" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _text(value: str) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _canonical(value: Any) -> str:
+    """JSON without a choice: sorted keys, no blanks, a number with an integral value as an integer."""
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_text(key)}:{_canonical(value[key])}" for key in sorted(value)) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_canonical, value)) + "]"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return orjson.dumps(value).decode()
+
+
+def terms(attributes: dict[str, Any]) -> set[str]:
+    """The terms of a run's search attributes. A null is like a missing member and has none."""
+    return {term(name, value) for name, value in attributes.items() if value is not None and name != VERSION_ATTRIBUTE}
+
+
+def index(
+    tx: Transaction, namespace: str, workflow_id: str, created_at: float, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    """Follow a change of a run's search attributes; a new run has none before."""
+    old, new = terms(before), terms(after)
+    if old == new:
+        return
+    for gone in sorted(old - new):
+        tx.db.execute(
+            "DELETE FROM workflow_attributes WHERE namespace = ? AND term = ? AND created_at = ? AND workflow_id = ?",
+            (namespace, gone, created_at, workflow_id),
+        )
+    rows = [(namespace, added, created_at, workflow_id) for added in sorted(new - old)]
+    if rows:
+        tx.db.execute_many(
+            "INSERT INTO workflow_attributes (namespace, term, created_at, workflow_id) VALUES (?, ?, ?, ?)", rows
+        )
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a run must fulfil, as SQL about ``workflows w``."""
+
+    sql: str
+    params: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows that an index gives: ``sql`` is about ``table``, ``index`` serves it.
+
+    ``same`` says the same about ``workflows w``, for a walk along another source. Rows of a source that is not
+    ``ordered`` do not come in the order of the list.
+    """
+
+    table: str
+    key: str
+    sql: str
+    params: tuple[Any, ...]
+    same: Condition
+    index: str | None = None
+    ordered: bool = True
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a list shows. Times are epoch seconds, half-open."""
+
+    namespace: str
+    status: str | None = None
+    workflow_type: str | None = None
+    task_queue: str | None = None
+    search_attrs: dict[str, Any] | None = None
+    q: str | None = None
+    id_prefix: str | None = None
+    created_after: float | None = None
+    created_before: float | None = None
+
+
+class Search:
+    """The runs of one list, read over one connection."""
+
+    def __init__(self, database: Database, db: Connection, filters: Filters) -> None:
+        self._database = database
+        self._db = db
+        self._filters = filters
+        self._sources = list(_sources(database, filters))
+        self._others = list(_others(database, filters))
+        self._small: list[Place] | None = None
+        self._driver = self._choose()
+
+    def page(self, after: Place | None, limit: int, offset: int) -> list[Place]:
+        """Times and ids of a page, in order; ``after`` is the last place of a former one."""
+        if self._small is not None:
+            rest = [place for place in self._small if after is None or place < after]
+            return rest[offset : offset + limit]
+        alias, start, params = self._walk()
+        if after is not None:
+            start += f" AND ({alias}.created_at, {self._key()}) < (?, ?)"
+            params += after
+        order = f"ORDER BY {alias}.created_at DESC, {self._key()} DESC LIMIT ? OFFSET ?"
+        return self._db.tuples(
+            f"SELECT {alias}.created_at, {self._key()} {start} {order}",
+            (*params, limit, offset),
+        )
+
+    def count(self) -> int:
+        """How many runs the whole list has."""
+        if self._small is not None:
+            return len(self._small)
+        _, start, params = self._walk()
+        return int(self._db.value(f"SELECT count(*) {start}", tuple(params)))
+
+    def still(self, ids: Sequence[str], columns: str) -> list[tuple[Any, ...]]:
+        """``columns`` of those of the ids that fulfil every filter."""
+        conditions = [*(source.same for source in self._sources), *self._others]
+        found: list[tuple[Any, ...]] = []
+        for begin in range(0, len(ids), CHUNK):
+            some = ids[begin : begin + CHUNK]
+            marks = ", ".join("?" for _ in some)
+            found += self._db.tuples(
+                f"SELECT {columns} FROM workflows w {self._hint('workflows_by_id')}"
+                f"WHERE w.id IN ({marks}) AND w.namespace = ?{_and(conditions)}",
+                (*some, self._filters.namespace, *_params(conditions)),
+            )
+        return found
+
+    def _choose(self) -> Source | None:
+        """The source to walk along; reads everything when one is small. None: all runs of the namespace."""
+        if not self._sources:
+            return None
+        ordered = [source for source in self._sources if source.ordered]
+        if len(self._sources) == 1 and ordered:
+            return ordered[0]
+        sizes = {source: self._size(source, SMALL + 1) for source in self._sources}
+        smallest = min(self._sources, key=sizes.__getitem__)
+        if sizes[smallest] <= SMALL:
+            self._small = self._all_of(smallest)
+            return None
+        if len(ordered) < 2:
+            return ordered[0] if ordered else None
+        return min(ordered, key=lambda source: self._size(source, COMPARED))
+
+    def _size(self, source: Source, most: int) -> int:
+        """How many rows a source has, counted up to ``most``."""
+        return int(
+            self._db.value(
+                f"SELECT count(*) FROM (SELECT 1 FROM {source.table} {self._hint(source.index)}WHERE {source.sql} "
+                f"LIMIT {most}) s",
+                source.params,
+            )
+        )
+
+    def _all_of(self, source: Source) -> list[Place]:
+        rows = self._db.tuples(
+            f"SELECT {source.key} FROM {source.table} {self._hint(source.index)}WHERE {source.sql}", source.params
+        )
+        return sorted(self.still([row[0] for row in rows], "w.created_at, w.id"), reverse=True)
+
+    def _walk(self) -> tuple[str, str, list[Any]]:
+        """The alias whose order is walked along, FROM and WHERE, and the parameters."""
+        driver = self._driver
+        rest = [*(source.same for source in self._sources if source is not driver), *self._others]
+        if driver is None:
+            start = f"FROM workflows w {self._hint('workflows_newest')}WHERE w.namespace = ?{_and(rest)}"
+            return "w", start, [self._filters.namespace, *_params(rest)]
+        alias = driver.table.rpartition(" ")[2]
+        if alias == "a" and rest:
+            start = (
+                f"FROM {driver.table} CROSS JOIN workflows w WHERE w.id = a.workflow_id AND {driver.sql}{_and(rest)}"
+            )
+        else:
+            start = f"FROM {driver.table} {self._hint(driver.index)}WHERE {driver.sql}{_and(rest)}"
+        return alias, start, [*driver.params, *_params(rest)]
+
+    def _key(self) -> str:
+        return "w.id" if self._driver is None else self._driver.key
+
+    def _hint(self, name: str | None) -> str:
+        return "" if name is None else self._database.index_hint(name)
+
+
+def _and(conditions: Iterable[Condition]) -> str:
+    return "".join(f" AND {condition.sql}" for condition in conditions)
+
+
+def _params(conditions: Iterable[Condition]) -> list[Any]:
+    return [param for condition in conditions for param in condition.params]
+
+
+def _sources(database: Database, filters: Filters) -> Iterable[Source]:
+    times, bounds = _times(filters, "w")
+    columns = (("status", filters.status), ("workflow_type", filters.workflow_type), ("task_queue", filters.task_queue))
+    for column, value in columns:
+        if value is not None:
+            same = Condition(f"w.{column} = ?", (value,))
+            sql = f"w.namespace = ? AND w.{column} = ?{times}"
+            yield Source("workflows w", "w.id", sql, (filters.namespace, value, *bounds), same, f"workflows_{column}")
+    times, bounds = _times(filters, "a")
+    for name, value in (filters.search_attrs or {}).items():
+        if value is not None and name != VERSION_ATTRIBUTE:
+            params = (filters.namespace, term(name, value), *bounds)
+            same = Condition(*database.matches("w.search_attributes", {name: value}))
+            yield Source(
+                "workflow_attributes a", "a.workflow_id", f"a.namespace = ? AND a.term = ?{times}", params, same
+            )
+    if filters.id_prefix:
+        end = _after_prefix(filters.id_prefix)
+        sql, params = (
+            ("w.id >= ?", (filters.id_prefix,)) if end is None else ("w.id >= ? AND w.id < ?", (filters.id_prefix, end))
+        )
+        yield Source(
+            "workflows w", "w.id", sql, params, Condition(f"({sql})", params), "workflows_by_id", ordered=False
+        )
+
+
+def _others(database: Database, filters: Filters) -> Iterable[Condition]:
+    """The filters that no source serves."""
+    rest = {
+        name: value
+        for name, value in (filters.search_attrs or {}).items()
+        if value is None or name == VERSION_ATTRIBUTE
+    }
+    if rest:
+        yield Condition(*database.matches("w.search_attributes", rest, narrow=True))
+    if filters.q:
+        by_id, id_params = database.contains("w.id", filters.q)
+        by_type, type_params = database.contains("w.workflow_type", filters.q)
+        yield Condition(f"({by_id} OR {by_type})", (*id_params, *type_params))
+    times, bounds = _times(filters, "w")
+    if times:
+        yield Condition(times.removeprefix(" AND "), tuple(bounds))
+
+
+def _times(filters: Filters, alias: str) -> tuple[str, list[float]]:
+    sql, bounds = "", []
+    if filters.created_after is not None:
+        sql, bounds = f" AND {alias}.created_at >= ?", [filters.created_after]
+    if filters.created_before is not None:
+        sql, bounds = f"{sql} AND {alias}.created_at < ?", [*bounds, filters.created_before]
+    return sql, bounds
+
+
+def _after_prefix(prefix: str) -> str | None:
+    """The first text behind all that start with ``prefix``; None when there is none."""
+    kept = prefix.rstrip("\U0010ffff")
+    if not kept:
+        return None
+    code = ord(kept[-1]) + 1
+    # Surrogates are no characters.
+    return kept[:-1] + chr(0xE000 if code == 0xD800 else code)
