@@ -48,6 +48,15 @@ crashpoints.declare("server", ":before-answer", ":after-answer")
 #: how often the worker shows its master that it lives
 _SIGN_OF_LIFE_SECS = 10
 _PR_SET_PDEATHSIG = 1
+#: headers of nearly every answer, which need no check
+_USUAL_HEADERS = frozenset(
+    {
+        ("Content-Type", "application/json"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "same-origin"),
+        ("X-Frame-Options", "SAMEORIGIN"),
+    }
+)
 _OUR_FAULT = (InvalidResponseHeader, InvalidResponseHeaderName)
 
 
@@ -58,6 +67,8 @@ class EngineWorker(GeventWorker):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        #: seconds that a connection may wait for its next request
+        self._keepalive: int = self.cfg.keepalive
         self._idle: set[Any] = set()
         self._repeats: dict[Any, Repeats] = {}
         self._failed = False
@@ -158,7 +169,7 @@ class EngineWorker(GeventWorker):
         repeats = self._repeats.get(sock)
         if repeats is None:
             repeats = self._repeats[sock] = Repeats(
-                sock, req.unreader, self.cfg.keepalive, partial(self._idle.discard, sock)
+                sock, req.unreader, self._keepalive, partial(self._idle.discard, sock)
             )
         repeats.learn(req, environ)
         self._respond(req, response, environ, sock)
@@ -181,7 +192,7 @@ class EngineWorker(GeventWorker):
     def _answer(self, response: Response, environ: dict[str, Any]) -> None:
         body = self.wsgi(environ, response.start_response)
         try:
-            if not self.alive or not self.cfg.keepalive:
+            if not self.alive or not self._keepalive:
                 response.force_close()
             crashpoints.point("server", ":before-answer")
             for part in body:
@@ -257,6 +268,18 @@ class OneSend(Response):
         super().__init__(req, self, cfg)
         self._socket = sock
         self._unsent: list[bytes] = []
+
+    def process_headers(self, headers: list[tuple[str, str]]) -> None:
+        """Check the application's headers."""
+        for header in headers:
+            if header in _USUAL_HEADERS:
+                self.headers.append(header)
+            else:
+                super().process_headers([header])
+
+    def is_chunked(self) -> bool:
+        """Whether the body is sent in chunks, because nobody knows its length."""
+        return self.response_length is None and super().is_chunked()
 
     def default_headers(self) -> list[str]:
         """The lines before those of the application."""
