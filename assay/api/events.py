@@ -88,7 +88,8 @@ def stream(engine: Engine, query: dict[str, Any]) -> Response:
     if request.method == "HEAD":
         return Response(headers=HEADERS, content_type=CONTENT_TYPE)
     after = request.headers.get("Last-Event-ID", "").strip()
-    subscriber = engine.streams.subscribe(after=after or None, **query)
+    connected = connection(request.environ, watch(request.environ))
+    subscriber = engine.streams.subscribe(after=after or None, connected=connected, **query)
     return Response(Messages(subscriber), headers=HEADERS, content_type=CONTENT_TYPE)
 
 
@@ -98,8 +99,6 @@ class Messages:
     def __init__(self, subscriber: Subscriber) -> None:
         self._subscriber = subscriber
         self._socket = request.environ.get("gunicorn.socket")
-        self._is_connected = connection(request.environ)
-        self._may_go_on = watch(request.environ)
         self._watcher: Any = None
         if self._socket is not None:
             self._attend(self._socket)
@@ -113,10 +112,9 @@ class Messages:
         self._watcher.start(self._heard)
 
     def _heard(self) -> None:
-        """The client has sent something, or hung up."""
+        """The client has sent something, or hung up: the stream's own greenlet finds out which."""
         self._stop_watching()
-        if not self._is_connected():
-            self._subscriber.close()
+        self._subscriber.wake()
 
     def _stop_watching(self) -> None:
         if self._watcher is not None:
@@ -128,7 +126,7 @@ class Messages:
         # One that is told to start over has no place yet.
         place = "" if self._subscriber.must_resync else f"id: {self._subscriber.place}\n"
         yield f": connected\nretry: {RETRY_MS}\n{place}\n".encode()
-        while (news := self._subscriber.next(KEEP_ALIVE_SECS)) is not None and self._may_go_on():
+        while (news := self._subscriber.next(KEEP_ALIVE_SECS)) is not None:
             yield render(news)
 
     def close(self) -> None:
