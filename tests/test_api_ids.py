@@ -222,3 +222,12 @@ def test_paths_outside_the_api_are_left_alone(engine: Engine) -> None:
     app.add_url_rule("/else/<path:rest>", view_func=lambda rest: rest, endpoint="else")
     assert app.test_client().get("/else/a%2Fb%zz").text == "a/b%zz"
     assert app.test_client().get("/api/v1/engine/workflowish").status_code == 404
+
+
+def test_state_can_be_asked_for_before_it_exists(api: FlaskClient) -> None:
+    start(api, "early")
+    for rest in ("state", "state/progress"):
+        assert api.get(path("workflows", "early", *rest.split("/"))).json["code"] == "state_not_found"
+        answer = api.get(f"{path('workflows', 'early', *rest.split('/'))}?optional=true")
+        assert (answer.status_code, answer.json) == (200, None)
+        assert api.get(f"{path('workflows', 'nobody', *rest.split('/'))}?optional=true").status_code == 404

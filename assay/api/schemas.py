@@ -139,6 +139,12 @@ class RunQuery(Query):
     namespace = Namespace("The run must be in this namespace, else 404.", default=None, example="main")
 
 
+class StateQuery(RunQuery):
+    """What to answer while nothing is published."""
+
+    optional = Bool("true: null instead of 404 while nothing is published.", default=False)
+
+
 class EventsQuery(RunQuery):
     """Which events to read."""
 

@@ -126,8 +126,8 @@ def children(engine: Engine, id: str, query: Values) -> Response:
     "/workflows/<segment:id>/state",
     "getState",
     path=RUN,
-    query=schemas.RunQuery,
-    success=Answer(schema=schemas.State, description="The published queries."),
+    query=schemas.StateQuery,
+    success=Answer(schema=schemas.State, null=True, description="The published queries."),
     errors=(*DETAILS, errors.StateNotFound),
 )
 def state(engine: Engine, id: str, query: Values) -> Response:
@@ -140,8 +140,8 @@ def state(engine: Engine, id: str, query: Values) -> Response:
     "/workflows/<segment:id>/state/<segment:name>",
     "getQueryState",
     path={**RUN, "name": Name("Name of the query.", example="progress")},
-    query=schemas.RunQuery,
-    success=Answer(schema=schemas.QueryState, description="The published query."),
+    query=schemas.StateQuery,
+    success=Answer(schema=schemas.QueryState, null=True, description="The published query."),
     errors=(*DETAILS, errors.StateNotFound, errors.QueryNotFound),
 )
 def query_state(engine: Engine, id: str, name: str, query: Values) -> Response:

@@ -166,10 +166,17 @@ def children(engine: Engine, *, workflow_id: str, namespace: str | None = None) 
     return [workflow_record(row) for row in rows]
 
 
-def state(engine: Engine, *, workflow_id: str, name: str | None = None, namespace: str | None = None) -> dict[str, Any]:
-    """The stored snapshot, or one query's value of it.
+def state(
+    engine: Engine,
+    *,
+    workflow_id: str,
+    name: str | None = None,
+    namespace: str | None = None,
+    optional: bool = False,
+) -> dict[str, Any] | None:
+    """The stored snapshot, or one query's value of it; None while there is none, if ``optional``.
 
-    Raises WorkflowNotFound, StateNotFound, QueryNotFound, Archived.
+    Raises WorkflowNotFound, Archived and, unless ``optional``, StateNotFound and QueryNotFound.
     """
     with engine.reading() as db:
         _details(db, workflow_id, namespace)
@@ -178,6 +185,8 @@ def state(engine: Engine, *, workflow_id: str, name: str | None = None, namespac
             (workflow_id,),
         )
     if row is None:
+        if optional:
+            return None
         raise StateNotFound(
             f"workflow '{workflow_id}' has no state yet; its handler publishes one with ctx:register_query"
         )
@@ -185,6 +194,8 @@ def state(engine: Engine, *, workflow_id: str, name: str | None = None, namespac
         return {"state": raw(row["state"]), "event_seq": row["event_seq"], "created_at": row["created_at"]}
     values = orjson.loads(row["state"])
     if name not in values:
+        if optional:
+            return None
         known = ", ".join(f"'{query}'" for query in sorted(values)) or "none"
         raise QueryNotFound(f"workflow '{workflow_id}' has no query '{name}' (it has: {known})")
     return {"value": values[name], "event_seq": row["event_seq"], "created_at": row["created_at"]}
