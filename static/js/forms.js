@@ -49,33 +49,38 @@ export const jsonValue = (text) => (text.trim() ? new RawJson(text.trim()) : und
  */
 export function Form({ initial = {}, send, submit = "Save", danger = false, dismiss, notice, children, ...rest }) {
   const [values, setValues] = useState(initial);
+  const latest = useRef(initial); // a key and Enter may come faster than the next rendering
   const [sending, setSending] = useState(false);
   const [failure, setFailure] = useState(null);
   const [tried, setTried] = useState(false);
   const checks = useRef(new Map());
   const form = useRef(null);
+  const busy = useRef(false);
   const alive = useRef(true);
   useEffect(() => () => (alive.current = false), []);
   const set = (name, value) => {
-    setValues((old) => ({ ...old, [name]: value }));
+    latest.current = { ...latest.current, [name]: value };
+    setValues(latest.current);
     if (failure?.fields?.[name]) setFailure({ ...failure, fields: { ...failure.fields, [name]: undefined } });
   };
   const focusFirstError = () => setTimeout(() => form.current?.querySelector("[aria-invalid=true]")?.focus());
   const submitted = async (event) => {
     event.preventDefault();
-    if (sending) return;
+    if (busy.current) return;
     setTried(true);
-    if ([...checks.current.values()].some((check) => check())) return focusFirstError();
+    if ([...checks.current].some(([name, wrong]) => wrong(latest.current[name] ?? ""))) return focusFirstError();
+    busy.current = true;
     setSending(true);
     setFailure(null);
     try {
-      await send(values);
+      await send(latest.current);
     } catch (error) {
       if (alive.current) {
         setFailure({ message: error.message, fields: error.fields || {} });
         focusFirstError();
       }
     }
+    busy.current = false;
     if (alive.current) setSending(false);
   };
   const context = { values, set, tried, errors: failure?.fields || {}, checks: checks.current };
@@ -106,8 +111,8 @@ function useField({ name, required, check, whenTried = true }) {
     if (required && !text.trim()) return "Please fill this in.";
     return (text.trim() && check?.(text)) || null;
   };
-  useEffect(() => {
-    form.checks.set(name, () => wrong(value));
+  useLayoutEffect(() => {
+    form.checks.set(name, wrong);
     return () => form.checks.delete(name);
   });
   const own = form.tried || !whenTried ? (value.trim() || form.tried ? wrong(value) : null) : null;

@@ -25,11 +25,15 @@ class Guard:
         self.origin = urlsplit(origin).netloc
         self.problems: list[str] = []
         self.requests: list[str] = []
+        #: requests without an answer yet, streams aside
+        self.open_requests: set[Request] = set()
         self._statuses: set[int] = set()
         self._outage = False
         context.add_init_script(REPORT_VIOLATIONS)
         context.on("page", self._watch)
         context.on("request", self._requested)
+        context.on("requestfinished", self._answered)
+        context.on("requestfailed", self._answered)
 
     def expect_status(self, *statuses: int) -> None:
         """Answers with these statuses are part of the test."""
@@ -60,6 +64,11 @@ class Guard:
 
     def _requested(self, request: Request) -> None:
         self.requests.append(request.url)
+        if not request.url.partition("?")[0].endswith("/events/stream"):
+            self.open_requests.add(request)
         address = urlsplit(request.url)
         if address.scheme not in ("data", "blob") and address.netloc != self.origin:
             self.problems.append(f"request to another host: {request.url}")
+
+    def _answered(self, request: Request) -> None:
+        self.open_requests.discard(request)

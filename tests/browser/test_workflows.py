@@ -12,6 +12,7 @@ import pytest
 from harness import wait_until
 from playwright.sync_api import Locator, Page, expect
 from sites import everywhere, on
+from waiting import eventually
 
 Open = Callable[..., Page]
 HOSTILE = '<img src=x onerror="alert(1)">/%2F \'"{{7*7}} é'
@@ -145,11 +146,11 @@ def test_back_restores_the_place_in_the_list(open_page: Open, site: Any, many: s
     box = page.locator('[data-scroll="runs"]')
     expect(rows(page)).to_have_count(50)
     box.evaluate("(box) => box.scrollTo(0, 700)")
-    wait_until(lambda: page.evaluate("history.state?.scroll?.runs?.[1]") == 700, "the place is kept")
+    eventually(page, lambda: page.evaluate("history.state?.scroll?.runs?.[1]") == 700, "the place is kept")
     page.get_by_test_id("nav-queues").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Queues")
     page.go_back()
-    page.wait_for_function("document.querySelector('[data-scroll=runs]')?.scrollTop === 700")
+    eventually(page, lambda: box.evaluate("(box) => box.scrollTop") == 700, "the place in the list")
 
 
 def test_a_run_that_is_being_cancelled_or_keeps_failing_shows_it(
