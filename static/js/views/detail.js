@@ -9,6 +9,7 @@ import { Badge, Copy, Failure, Guard, Icon, isOpen, Loading, Status, useModule }
 import { isPipeline } from "./detail/pipeline.js";
 
 const STEPS_POLL_MS = 1000;
+const VERDICT_POLL_MS = 5000; // it says for how long
 
 /** tab -> its name and the module that draws it. */
 const TABS = {
@@ -117,7 +118,7 @@ export default function Detail({ ns, id, tab: named, close }) {
   const of = (...rest) => path(["workflows", id, ...rest], { namespace: ns });
   const { data: run, error, retry, loading } = useQuery(of(), { topics });
   const details = run && !run.archived_at;
-  const pending = useQuery(run && isOpen(run) ? of("pending") : null, { topics: [...topics, "workers"] }).data;
+  const pending = useQuery(run && isOpen(run) ? of("pending") : null, { topics: [...topics, "workers"], every: VERDICT_POLL_MS }).data;
   const children = useQuery(details ? of("children") : null, { topics: [...topics, "list"] });
   const activities = useQuery(details ? of("activities") : null, { topics });
   const [showsSteps, setShowsSteps] = useState(false);
