@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faulty import Faults, FaultyEngine
@@ -22,6 +24,36 @@ FAULTS = os.environ.get("ASSAY_TEST_FAULTS")
 
 #: the databases that a test of the engine runs on: ASSAY_TEST_BACKENDS=sqlite,postgres
 BACKENDS = tuple(os.environ.get("ASSAY_TEST_BACKENDS", "sqlite").split(","))
+
+
+#: from a background job of a shell we would inherit an ignored Ctrl-C, and every process under test from us
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Among several processes, each gets the same number of neighbours: let each begin with some of the long tests."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.get_closest_marker("long")]
+    rest = [item for item in items if not item.get_closest_marker("long")]
+    items.clear()
+    for number in range(processes):
+        share = len(rest) * number // processes, len(rest) * (number + 1) // processes
+        items += [*long[number::processes], *rest[slice(*share)]]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Reports travel between processes as UTF-8; some tests write text that has no such form."""
+    return _sendable((yield))
+
+
+def _sendable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_sendable(key): _sendable(member) for key, member in value.items()}
+    return [_sendable(member) for member in value] if isinstance(value, list | tuple) else value
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

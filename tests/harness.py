@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import random
 import re
 import shutil
 import signal
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,11 +34,32 @@ READY = re.compile(r"listening on (http://\S+)")
 _running: set[subprocess.Popen[bytes]] = set()
 
 
+def _ports() -> Iterator[int]:
+    """Ports below those that the system hands out, so that a process that is started again finds its port free.
+
+    Every process of a parallel test run has some of its own.
+    """
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    first, count = 12_000 + 2_500 * number, 2_500
+    begin = random.randrange(count)
+    while True:
+        for step in range(count):
+            yield first + (begin + step) % count
+
+
+_port_numbers = _ports()
+
+
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback address that nobody uses, and that nobody gets who asks for any port."""
+    while True:
+        port = next(_port_numbers)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def environment(extra: Mapping[str, str | None] | None = None) -> dict[str, str]:
@@ -186,7 +208,7 @@ class Process:
 class EngineProcess(Process):
     """``assay serve`` on a SQLite file of its own unless ``backend`` says otherwise.
 
-    ``with`` returns when it answers. ``port`` 0 or None is any free port; a restart keeps it.
+    ``with`` returns when it answers. ``port`` None is a free port, 0 any that the system gives; a restart keeps it.
     ``args`` are further options of ``assay serve``.
     """
 
@@ -200,7 +222,7 @@ class EngineProcess(Process):
     ) -> None:
         super().__init__(command, env=env)
         self.backend = backend or f"sqlite://{self.folder}/assay.db"
-        self.port = port or 0
+        self.port = free_port() if port is None else port
         self._base = [*self.command, *args]
 
     def start(self) -> Self:

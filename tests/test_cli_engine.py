@@ -254,6 +254,7 @@ def test_the_input_may_come_from_a_pipe(url: str) -> None:
     assert ok(url, "workflow", "describe", "piped")["input"] == {"from": "stdin"}
 
 
+@pytest.mark.alone
 def test_wait_sees_the_end_within_half_a_second(url: str) -> None:
     start(url, "prompt", task_queue="nobody")
     ended = 0.0

@@ -180,6 +180,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert not (heavy - {"orjson"}) & imported_by("workflow", "list", "--help")
 
 
+@pytest.mark.alone
 def test_help_starts_quickly() -> None:
     def run(*command: str) -> float:
         started = time.perf_counter()

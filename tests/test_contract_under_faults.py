@@ -16,6 +16,7 @@ from harness import CHECKOUT
 SEED = os.environ.get("ASSAY_TEST_FAULTS") or "1"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_contract_holds_on_a_database_that_fails_now_and_then() -> None:
     done = subprocess.run(

@@ -175,6 +175,7 @@ class Intruder:
         self._database.close()
 
 
+@pytest.mark.alone
 def test_a_short_lock_of_another_process_delays_writes_and_nothing_else(process: EngineProcess) -> None:
     client = Client(process.url, pool_size=40)
     client.call("POST", "workflows", body=run_of(0))

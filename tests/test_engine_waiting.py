@@ -16,7 +16,7 @@ from assay.engine import Engine, leases, tasks, workers, workflows
 from assay.errors import UnknownWorker
 
 #: a hand-over may take this long on a busy machine; a forgotten wake-up costs seconds
-PROMPT = 0.25
+PROMPT = 2.0
 
 
 @pytest.fixture
@@ -422,6 +422,7 @@ def _counting(engine: Engine, left: list[int]) -> Callable[[], Any]:
     return transaction
 
 
+@pytest.mark.alone
 def test_a_hand_over_needs_no_fixed_sleep(engine: Engine) -> None:
     worker = Worker(engine, "flow", activities=["act"])
     taken: list[float] = []

@@ -32,6 +32,7 @@ CALM_SECS = 90.0
 REPORT_SECS = 30.0
 
 
+@pytest.mark.long
 @pytest.mark.timeout(SECS + CALM_SECS + 180)
 def test_everything_acknowledged_survives_a_storm_of_kills(request: pytest.FixtureRequest) -> None:
     folder = Path(tempfile.mkdtemp(prefix="assay-storm-"))

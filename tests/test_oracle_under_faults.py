@@ -35,6 +35,7 @@ class FaultyMachine(Machine):
     player = FaultyPlayer
 
 
+@pytest.mark.long
 @pytest.mark.timeout(0 if HISTORIES else 300)
 def test_faults_of_the_database_change_nothing_that_the_model_would_see() -> None:
     run_state_machine_as_test(

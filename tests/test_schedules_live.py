@@ -41,6 +41,7 @@ def due_time(run: dict[str, Any]) -> float:
     return float(run["id"].split("-")[1])
 
 
+@pytest.mark.alone
 def test_every_second_starts_one_run_within_a_tenth_of_a_second(engine: EngineProcess) -> None:
     client = Client(engine.url)
     with WorkerProcess(WORKER, engine.url):
@@ -78,6 +79,7 @@ def test_a_kill_neither_repeats_nor_repairs_more_than_one_due_time() -> None:
         assert engine.terminate() == 0
 
 
+@pytest.mark.alone
 def test_a_new_or_changed_schedule_is_noticed_at_once(engine: EngineProcess) -> None:
     client = Client(engine.url)
     create(client, "rare", "0 0 0 1 1 * 2199")

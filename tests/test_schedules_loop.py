@@ -38,6 +38,7 @@ def runs(engine: Engine, name: str) -> list[dict[str, Any]]:
     return list(reversed(queries.list_workflows(engine, id_prefix=f"{name}-", limit=1000).rows))
 
 
+@pytest.mark.alone
 def test_it_fires_in_time_and_sleeps_in_between(looping: Engine) -> None:
     due = create(looping, "s")
     eventually(lambda: len(runs(looping, "s")) >= 3)
@@ -62,6 +63,7 @@ def test_it_notices_what_is_due_earlier(looping: Engine) -> None:
     eventually(lambda: runs(looping, "far"), 1.5)
 
 
+@pytest.mark.alone
 def test_a_damaged_schedule_neither_delays_others_nor_makes_it_spin(
     looping: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

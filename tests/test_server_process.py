@@ -164,7 +164,7 @@ def test_the_longest_ids_fit_into_a_request(engine: EngineProcess) -> None:
 def test_a_second_engine_on_the_same_file_is_refused_and_told_why(engine: EngineProcess) -> None:
     started = time.monotonic()
     code, line = refused("--backend", engine.backend, "--port", "0")
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20
     assert code == 1
     for part in (f"pid {engine.pid}", f"host {socket.gethostname()}", "started 20", "Postgres"):
         assert part in line
@@ -226,6 +226,7 @@ def test_a_bad_variable_is_a_usage_error_that_names_it(tmp_path: Path, name: str
 # Stop
 
 
+@pytest.mark.alone
 def test_a_stop_answers_the_waiting_poll_and_drops_idle_connections(engine: EngineProcess) -> None:
     idle = connect(engine)
     ask(idle, "GET", "/health")
@@ -281,6 +282,7 @@ def test_ctrl_c_reaches_the_whole_group_and_is_a_clean_stop(engine: EngineProces
     assert "Traceback" not in engine.log()
 
 
+@pytest.mark.alone
 def test_a_second_signal_does_not_wait(engine: EngineProcess) -> None:
     connection, _ = half_a_request(engine, "never")
     engine.send(signal.SIGTERM)
@@ -419,6 +421,7 @@ def test_gunicorn_names_a_bad_variable(tmp_path: Path) -> None:
 # Cost
 
 
+@pytest.mark.alone
 def test_an_idle_engine_is_small_and_quiet(engine: EngineProcess) -> None:
     call(engine, "GET", "/health")
     time.sleep(1)
