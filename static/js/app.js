@@ -127,8 +127,16 @@ const Missing = ({ ns }) => html`<div class="pad"><h1 tabindex="-1">Page not fou
 const NoNamespace = ({ ns, view }) => html`<div class="pad"><h1 tabindex="-1">No namespace “${ns}”</h1>
   <p>It may have been deleted. Choose another one:</p><${NamespaceSelect} ns=${ns} view=${view} id="namespace-choice" /></div>`;
 
+let shownView = null;
+
+/** The view of the address; after a change the focus is on its heading, so that readers hear where they are. */
 function View({ name, view, ...props }) {
   const { module, error, retry } = useModule(name, view.load);
+  useEffect(() => {
+    if (!module) return;
+    if (shownView && shownView !== name) document.querySelector("main h1")?.focus({ preventScroll: true });
+    shownView = name;
+  }, [module]);
   if (error) return html`<div class="pad"><${Failure} error=${error} retry=${retry} /></div>`;
   if (!module) return html`<${Loading} />`;
   return html`<${module.default} ...${props} />`;
@@ -143,16 +151,6 @@ function Main({ route, ns }) {
   return html`<${Guard} key=${route.view} name=${view.title}><${View} key=${`${route.view} ${ns}`} name=${route.view} view=${view} ns=${ns} route=${route} /><//>`;
 }
 
-/** After a change of the view the focus is on its heading, so that readers hear where they are. */
-function useFocusOnChange(key) {
-  const [first, setFirst] = useState(key);
-  useEffect(() => {
-    if (key === first) return;
-    setFirst(key);
-    document.querySelector("main h1")?.focus({ preventScroll: true });
-  }, [key]);
-}
-
 function Frame({ route }) {
   const ns = namespaceOf(route);
   const [drawer, setDrawer] = useState(false);
@@ -164,7 +162,6 @@ function Frame({ route }) {
     followNamespace(ns);
     return () => followNamespace(null);
   }, [ns]);
-  useFocusOnChange(route.view);
   useEffect(() => {
     const title = VIEWS[route.view]?.title || "Page not found";
     document.title = [route.id, title, config.pageTitle].filter(Boolean).join(" · ");
