@@ -63,6 +63,21 @@ def lock_all(tx: Transaction, workflow_ids: Collection[str]) -> None:
         tx.runs.setdefault(row["id"], Run(row))
 
 
+def lock_parents(tx: Transaction, workflow_ids: Collection[str]) -> None:
+    """Before runs that may close are locked: lock the parents, which will be told, as a cancel request from above does.
+
+    Where one writer works at a time there is nothing to do.
+    """
+    if not workflow_ids or not tx.engine.db.dialect.for_update:
+        return
+    marks = ", ".join("?" * len(workflow_ids))
+    found = tx.db.tuples(f"SELECT DISTINCT parent_id FROM workflows WHERE id IN ({marks})", tuple(workflow_ids))
+    parents = [parent_id for (parent_id,) in found if parent_id is not None]
+    if len(parents) == 1:
+        find(tx, parents[0])
+    lock_all(tx, parents)
+
+
 def recorded(tx: Transaction, run: Run, dedup_key: str) -> Row | None:
     """The event of this purpose: its type and its decoded payload, or None."""
     tx.flush()

@@ -137,6 +137,7 @@ def close_overdue(engine: Engine, now: float) -> int:
 
 @verb
 def _close_overdue(tx: Transaction, workflow_id: str) -> int:
+    history.lock_parents(tx, (workflow_id,))
     run = history.lock(tx, workflow_id)
     if not run.open:
         return 0
@@ -157,6 +158,7 @@ def close_unanswered_cancels(engine: Engine, now: float) -> int:
 
 @verb
 def _close_unanswered(tx: Transaction, workflow_id: str, now: float) -> int:
+    history.lock_parents(tx, (workflow_id,))
     run = history.lock(tx, workflow_id)
     since = now - tx.engine.config.cancel_grace_secs
     # While no engine ran, no worker could be seen alive.

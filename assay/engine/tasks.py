@@ -128,11 +128,17 @@ def submit_commands(
     Raises UnknownWorker, WorkflowNotFound, WorkflowClosed, StaleTaskToken, CancelRequested, ValidationFailed.
     """
     worker = workers.find(tx, worker_id)
+    if _closes(commands):
+        history.lock_parents(tx, (workflow_id,))
     answer = _submit(tx, worker, workflow_id, task_token, commands, namespace)
     if isinstance(answer, AssayError):
         tx.error = answer
         return {}
     return answer
+
+
+def _closes(batch: Sequence[dict[str, Any]]) -> bool:
+    return bool(batch) and batch[-1]["type"] in commands.CLOSING
 
 
 def _current(
@@ -476,7 +482,10 @@ def _deliver_and_take(
     worker = workers.find(tx, worker_id, lock=True)
     one = _one_alone if each_alone else _one
     runs = _runs_of(tx, results.activities)
-    locked = {item["workflow_id"] for item in results.workflows if not isinstance(item, AssayError)}
+    answered = [item for item in results.workflows if not isinstance(item, AssayError)]
+    locked = {item["workflow_id"] for item in answered}
+    history.lock_parents(tx, {item["workflow_id"] for item in answered if _closes(item.get("commands") or ())})
+    workers.touch(tx, worker, wanted.task_tokens)
     history.lock_all(tx, locked.union(runs.values()))
     workflow_answers = _each(
         results.workflows,
@@ -490,7 +499,6 @@ def _deliver_and_take(
         lambda item: runs.get(item["id"], ""),
         lambda item: one(tx, lambda: _activity_result(tx, worker, item)),
     )
-    workers.touch(tx, worker, wanted.task_tokens)
     answer = {
         "workflow_results": workflow_answers,
         "activity_results": activity_answers,

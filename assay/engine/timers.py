@@ -25,22 +25,30 @@ def fire_due(engine: Engine, now: float) -> int:
     ids = sorted({row[0] for row in due})
     if not ids:
         return 0
+    fired, left = 0, ids
     try:
-        return _fire_all(engine, ids, now)
+        fired, left = _fire_all(engine, ids, now)
     except NotReady:
         raise
     except Exception as error:
         log.warning("due timers could not fire together; each run is tried alone", error=error)
-        return each("timer", ids, lambda workflow_id: fire_of_run(engine, workflow_id, now))
+    return fired + each("timer", left, lambda workflow_id: fire_of_run(engine, workflow_id, now))
 
 
 @verb
-def _fire_all(tx: Transaction, workflow_ids: list[str], now: float) -> int:
+def _fire_all(tx: Transaction, workflow_ids: list[str], now: float) -> tuple[int, list[str]]:
+    """How many timers fired, and the runs that are left because others use them now.
+
+    It waits for nobody: who holds many runs and waits for one more could wait for somebody who waits for him.
+    """
+    marks = ", ".join("?" * len(workflow_ids))
+    sql = f"SELECT id FROM workflows WHERE id IN ({marks}) ORDER BY id {tx.engine.db.dialect.skip_locked}"
+    free = [row[0] for row in tx.db.tuples(sql, tuple(workflow_ids))]
     fired = 0
-    for workflow_id in workflow_ids:
+    for workflow_id in free:
         with tx.savepoint():
             fired += fire_of_run(tx, workflow_id, now)
-    return fired
+    return fired, [workflow_id for workflow_id in workflow_ids if workflow_id not in free]
 
 
 @verb

@@ -138,26 +138,32 @@ def renew(tx: Transaction, worker: WorkerRow, task_tokens: Sequence[str] | None)
     worker.last_heartbeat = tx.now
     tx.db.execute("UPDATE workflow_workers SET last_heartbeat = ? WHERE id = ?", (tx.now, worker.id))
     if task_tokens is None:
-        tx.db.execute(
-            "UPDATE workflows SET dispatch_last_heartbeat = ? WHERE dispatch_claimed_by = ? AND task_token IS NOT NULL",
-            (tx.now, worker.id),
-        )
-        tx.db.execute(
-            "UPDATE workflow_activities SET lease_renewed_at = ? WHERE claimed_by = ? AND status = 'RUNNING'",
-            (tx.now, worker.id),
-        )
-        return
-    for token in task_tokens:
-        if not tx.db.execute(
-            "UPDATE workflows SET dispatch_last_heartbeat = ?, dispatch_listed = ? "
-            "WHERE task_token = ? AND dispatch_claimed_by = ?",
-            (tx.now, True, token, worker.id),
-        ):
-            tx.db.execute(
-                "UPDATE workflow_activities SET lease_renewed_at = ? "
-                "WHERE task_token = ? AND claimed_by = ? AND status = 'RUNNING'",
-                (tx.now, token, worker.id),
-            )
+        _renew(tx, "dispatch_last_heartbeat = ?", (tx.now,), worker, "", ())
+    elif task_tokens:
+        listed = f"AND task_token IN ({', '.join('?' * len(task_tokens))})"
+        _renew(tx, "dispatch_last_heartbeat = ?, dispatch_listed = ?", (tx.now, True), worker, listed, task_tokens)
+
+
+def _renew(
+    tx: Transaction,
+    changes: str,
+    values: tuple[Any, ...],
+    worker: WorkerRow,
+    listed: str,
+    task_tokens: Sequence[str],
+) -> None:
+    """Renew leases and attempts that the worker holds, their rows locked in the order of their ids."""
+    lock = tx.engine.db.dialect.for_update
+    tx.db.execute(
+        f"UPDATE workflows SET {changes} WHERE id IN (SELECT id FROM workflows WHERE dispatch_claimed_by = ? "
+        f"AND task_token IS NOT NULL {listed} ORDER BY id {lock})",
+        (*values, worker.id, *task_tokens),
+    )
+    tx.db.execute(
+        "UPDATE workflow_activities SET lease_renewed_at = ? WHERE id IN (SELECT id FROM workflow_activities "
+        f"WHERE claimed_by = ? AND status = 'RUNNING' {listed} ORDER BY id {lock})",
+        (tx.now, worker.id, *task_tokens),
+    )
 
 
 def _not_held(tx: Transaction, worker: WorkerRow, task_tokens: Sequence[str]) -> list[str]:

@@ -170,6 +170,7 @@ def cancel(
 
     Raises WorkflowNotFound, WorkflowClosed.
     """
+    history.lock_parents(tx, (workflow_id,))
     run = _locked_open(tx, workflow_id, namespace, "there is nothing to cancel")
     closing.request_cancel(tx, run, reason)
     return _answer(run)
@@ -180,6 +181,7 @@ def terminate(
     tx: Transaction, *, workflow_id: str, reason: str | None = None, namespace: str | None = None
 ) -> dict[str, Any]:
     """Close the run as FAILED at once, without a chance to clean up. Raises WorkflowNotFound, WorkflowClosed."""
+    history.lock_parents(tx, (workflow_id,))
     run = _locked_open(tx, workflow_id, namespace, "there is nothing to terminate")
     closing.terminate(tx, run, reason)
     return _answer(run)
