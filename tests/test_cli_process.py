@@ -137,7 +137,23 @@ def test_wait_on_a_terminal_shows_what_the_run_waits_for_and_tidies_up() -> None
     assert code == 2
     assert re.search(r"w RUNNING 1s  waiting for signal 'approve' for 2 s", text)
     last = text.rpartition("\x1b[K")[2]
-    assert last == "error: timeout after 1.5s waiting for w (last status: RUNNING)\r\n"
+    reason = "# waiting for signal 'approve' for 2 s\r\n"
+    assert last == reason + "error: timeout after 1.5s waiting for w (last status: RUNNING)\r\n"
+
+
+def test_start_on_a_terminal_tells_that_nobody_is_there_to_take_the_run() -> None:
+    verdict = "no live worker on queue 'default' of namespace 'main'"
+    for code, told in (("no_worker", True), ("no_worker_for_type", True), ("dispatchable", False)):
+
+        def answer(request: Request, code: str = code) -> Any:
+            pending = {"verdict": verdict, "code": code}
+            return pending if request.path.endswith("/pending") else {"workflow_id": "w"}
+
+        with FakeEngine(answer) as engine:
+            _, text = on_terminal(["workflow", "start", "--type", "T"], engine.url)
+            assert (f"\r\n# it waits: {verdict}\r\n" in text) is told
+            run_cli("workflow", "start", "--type", "T", url=engine.url)
+            assert engine.last.method == "POST", "in a pipe nobody asks"
 
 
 def test_wait_in_a_pipe_shows_nothing_of_that() -> None:

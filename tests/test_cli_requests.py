@@ -295,3 +295,34 @@ def test_an_engine_that_is_not_there_ends_with_1_and_a_hint() -> None:
     assert result.code == 1
     expected = f"error: workflow list: engine unreachable at {url}/prefix{BASE}: connection refused"
     assert result.err == f"{expected} (is the engine running? `assay serve` starts one)\n"
+
+
+NO_PATH = error(404, "no such path", code="not_found")
+HTML = Reply(200, b"<!doctype html><p>hello</p>", headers={"Content-Type": "text/html"})
+
+
+@pytest.mark.parametrize(
+    ("path", "reply", "hint"),
+    [
+        ("", HTML, "; is this the address of an assay engine?"),
+        ("/workflow/", HTML, " (--engine-url is the part before /workflow: {url})"),
+        (
+            "/workflow",
+            error(404, "no such path", code="not_found"),
+            " (--engine-url is the part before /workflow: {url})",
+        ),
+        (BASE, NO_PATH, " (--engine-url is the part before " + BASE + ": {url})"),
+        ("", Reply(404, b"<h1>Not found</h1>", headers={"Content-Type": "text/html"}), "of an assay engine?"),
+        ("", error(404, "workflow 'w' not found", code="workflow_not_found"), "workflow 'w' not found"),
+    ],
+)
+def test_a_wrong_address_gets_a_hint(path: str, reply: Reply, hint: str) -> None:
+    with FakeEngine(reply) as engine:
+        result = cli("workflow", "describe", "w", url=engine.url + path)
+        assert result.code == 1 and result.err.rstrip("\n").endswith(hint.format(url=engine.url))
+
+
+def test_a_plain_address_of_an_engine_without_tls_gets_a_hint() -> None:
+    with FakeEngine({}) as engine:
+        result = cli("workflow", "list", url=engine.url.replace("http:", "https:"))
+        assert result.code == 1 and "the address begins with http://" in result.err

@@ -42,7 +42,15 @@ OFFLINE: list[tuple[list[str], list[str]]] = [
     (["schedule", "pause", "x"], []),
 ]
 
+PATIENT = {"ASSAY_COMPLETION_SECS": "50"}
+
 Completer = Callable[[list[str], dict[str, str], Path], list[str]]
+
+
+def shell_environment(url: str, program: Path, home: Path) -> dict[str, str]:
+    """Settings for a shell in which ``assay`` is this program; a busy machine may take its time."""
+    path = f"{program}:{environment()['PATH']}"
+    return environment({"ASSAY_ENGINE_URL": url, "PATH": path, "HOME": str(home), **PATIENT})
 
 
 def words_in(shell: str, program: str, words: list[str], env: dict[str, str]) -> list[str]:
@@ -147,7 +155,8 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """An engine with a few names to complete."""
-    with EngineProcess() as engine:
+    # The workers below show no further sign of life.
+    with EngineProcess(env={"ASSAY_WF_DISPATCH_TIMEOUT_SECS": "3600"}) as engine:
         client = Client(engine.url)
         client.call("POST", "namespaces", body={"name": "staging"})
         for run in RUNS:
@@ -177,21 +186,20 @@ def _wait_for_approval(client: Client, me: str) -> None:
 
 @pytest.mark.parametrize("shell", installed())
 def test_a_shell_offers_what_the_engine_knows(shell: str, url: str, program: Path, scripts: Path) -> None:
-    env = environment({"ASSAY_ENGINE_URL": url, "PATH": f"{program}:{environment()['PATH']}", "HOME": str(scripts)})
+    env = shell_environment(url, program, scripts)
     for words, offered in ANSWERED:
         assert sorted(SHELLS[shell](words, env, scripts / shell)) == offered, words
 
 
 @pytest.mark.parametrize("shell", installed())
 def test_without_an_engine_a_shell_offers_commands_and_fixed_values(shell: str, program: Path, scripts: Path) -> None:
-    nowhere = "http://127.0.0.1:1"
-    env = environment({"ASSAY_ENGINE_URL": nowhere, "PATH": f"{program}:{environment()['PATH']}", "HOME": str(scripts)})
+    env = shell_environment("http://127.0.0.1:1", program, scripts)
     for words, offered in OFFLINE:
         assert sorted(SHELLS[shell](words, env, scripts / shell)) == offered, words
 
 
 def test_bash_completes_a_word_that_it_broke_at_a_colon(url: str, program: Path, scripts: Path) -> None:
-    env = environment({"ASSAY_ENGINE_URL": url, "PATH": f"{program}:{environment()['PATH']}"})
+    env = shell_environment(url, program, scripts)
     for typed, rest in (("order:", ["17:a"]), ("order:17:", ["a"]), ("order:1", ["17:a"])):
         assert bash(["workflow", "describe", typed], env, scripts / "bash") == rest
     assert bash(["--namespace=st"], env, scripts / "bash") == ["staging"]
@@ -199,17 +207,17 @@ def test_bash_completes_a_word_that_it_broke_at_a_colon(url: str, program: Path,
 
 def test_candidates_come_one_to_a_line_and_only_those_that_fit(url: str) -> None:
     for words, offered in ANSWERED:
-        result = cli("__complete", "--", *words, url=url)
+        result = cli("__complete", "--", *words, url=url, env=PATIENT)
         assert (result.code, result.err, sorted(result.out.splitlines())) == (0, "", offered), words
     for words in (["workflow", "start", ""], ["workflow", "describe", "order-1", ""], ["nonsense", ""], [""], []):
-        assert cli("__complete", "--", *words, url=url).out == ""
+        assert cli("__complete", "--", *words, url=url, env=PATIENT).out == ""
 
 
 def test_a_setting_of_the_command_line_counts_for_its_candidates(url: str, tmp_path: Path) -> None:
     config = tmp_path / "assay.yaml"
     config.write_text(json.dumps({"engine_url": url, "namespace": "staging"}))
     for settings in (["--config", str(config)], ["--engine-url", url, "--namespace", "staging"]):
-        assert cli("__complete", "--", *settings, "workflow", "describe", "").out == "elsewhere\n"
+        assert cli("__complete", "--", *settings, "workflow", "describe", "", env=PATIENT).out == "elsewhere\n"
 
 
 @pytest.mark.parametrize("bad", ["http://127.0.0.1:1", "http://no-such-host.invalid", "nonsense", "http://u:p@h"])

@@ -208,3 +208,24 @@ def test_bytes_that_are_not_utf8() -> None:
         assert cli("workflow", "start", "--type", bad, "--id", "w", url=engine.url).code == 64
         cli("workflow", "cancel", bad, url=engine.url)
     assert [request.path.rpartition("/workflows/")[2] for request in engine.requests] == ["%FF/cancel"]
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("{name:world}", "; put it in single quotes, or the shell takes the double ones"),
+        ("[a]", "; put it in single quotes, or the shell takes the double ones"),
+        ("world", """; a text needs double quotes of its own: '"world"'"""),
+        ('{"a":}', ""),
+        ("{", ""),
+        ("12x", ""),
+    ],
+)
+def test_json_that_the_shell_has_eaten_gets_a_hint(text: str, hint: str) -> None:
+    line = cli(*START, "--input", text).err.splitlines()[0]
+    assert line.startswith("error: --input: invalid JSON: ") and line.endswith(hint)
+    assert bool(hint) == (";" in line)
+
+
+def test_a_status_is_shown_as_the_engine_writes_it() -> None:
+    assert "'PENDING', 'RUNNING'" in cli("workflow", "list", "--status", "foo").err

@@ -70,6 +70,9 @@ def completion(shell: str) -> None:
     fish:       assay completion fish > ~/.config/fish/completions/assay.fish
     powershell: assay completion powershell | Out-String | Invoke-Expression
     elvish:     eval (assay completion elvish | slurp)
+
+    Names of runs, schedules, namespaces, queues and types come from the engine, if it answers within
+    ASSAY_COMPLETION_SECS (1.5).
     """
     from assay.cli import completion_scripts
     from assay.cli.output import write

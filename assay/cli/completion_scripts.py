@@ -254,7 +254,8 @@ Register-ArgumentCompleter -Native -CommandName assay -ScriptBlock {{
         $candidates = $words[$at]
     }}
     $candidates | Where-Object {{ $_.StartsWith($wordToComplete) }} | ForEach-Object {{
-        $text = if ($_ -cmatch '[^\\w./:@+=-]') {{ "$quote" + $_.Replace("$quote", "$quote$quote") + $quote }} else {{ $_ }}
+        $quoted = "$quote" + $_.Replace("$quote", "$quote$quote") + $quote
+        $text = if ($_ -cmatch '[^\\w./:@+=-]') {{ $quoted }} else {{ $_ }}
         [System.Management.Automation.CompletionResult]::new($text, $_, 'ParameterValue', $_)
     }}
 }}

@@ -12,6 +12,7 @@ from pathlib import Path
 import orjson
 
 from assay.cli.errors import BadUsage
+from assay.cli.hints import about_json
 from assay.cli.settings import reason
 
 _BOM = b"\xef\xbb\xbf"
@@ -46,7 +47,8 @@ class JsonArguments:
             decoded = orjson.loads(raw)
         except ValueError as error:
             cause = str(error) if raw else "it is empty"
-            raise BadUsage(f"{what}: invalid JSON{where}: {cause}") from error
+            hint = "" if where else about_json(text)
+            raise BadUsage(f"{what}: invalid JSON{where}: {cause}{hint}") from error
         if must_be_object and not isinstance(decoded, dict):
             raise BadUsage(f'{what}: must be a JSON object, like \'{{"env":"prod"}}\'')
         return raw

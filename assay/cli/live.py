@@ -22,8 +22,9 @@ from assay.cli.settings import Settings
 if TYPE_CHECKING:
     from assay.client import Client
 
-#: The engine has this long to answer, in seconds.
+#: The engine has this long to answer, in seconds, unless the variable says otherwise.
 PATIENCE_SECS = 1.5
+PATIENCE_VARIABLE = "ASSAY_COMPLETION_SECS"
 MOST = 100
 
 _RUN, _SCHEDULE, _NAMESPACE = "runs", "schedules", "namespaces"
@@ -50,13 +51,20 @@ def complete(words: tuple[str, ...]) -> None:
     found: list[str] = []
     asking = threading.Thread(target=lambda: found.extend(candidates(list(words))), daemon=True)
     asking.start()
-    asking.join(PATIENCE_SECS)
+    asking.join(_patience())
     text = "".join(f"{name}\n" for name in found)
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode("utf-8", "replace"))
     sys.stdout.flush()
     if asking.is_alive():
         os._exit(0)  # it still waits for a name server or an engine
+
+
+def _patience() -> float:
+    try:
+        return float(os.environ.get(PATIENCE_VARIABLE) or PATIENCE_SECS)
+    except ValueError:
+        return PATIENCE_SECS
 
 
 @dataclass
@@ -82,7 +90,7 @@ def candidates(words: list[str]) -> list[str]:
         return []
     try:
         settings = Settings({name.removeprefix("--").replace("-", "_"): text for name, text in line.options.items()})
-        client = Client(settings.engine_url, token=settings.api_key, timeout=PATIENCE_SECS)
+        client = Client(settings.engine_url, token=settings.api_key, timeout=_patience())
         names = _NAMES[kind](client, settings, line)
         return list(dict.fromkeys(name for name in names if name.startswith(line.current)))[:MOST]
     except (CommandError, Unreachable, HttpError, BadAnswer, ValueError, OSError, LookupError, TypeError):

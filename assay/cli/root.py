@@ -31,6 +31,13 @@ def root() -> None:
     """Durable workflows: an engine, its command line and Lua workers.
 
     `assay FILE.lua [ARGS]...` is short for `assay run FILE.lua [ARGS]...`.
+
+    \b
+    First steps:
+      assay demo               an engine, a worker and a run, in a few seconds
+      assay serve              an engine; its dashboard is at http://127.0.0.1:8080/workflow/
+      assay run worker.lua     a worker, in a second terminal
+      assay workflow start --type Hello --input '{"name":"world"}'
     """
 
 
@@ -67,29 +74,12 @@ def _explain(error: Exception, session: Session) -> tuple[str | None, int]:
     from assay.client import BadAnswer, HttpError, Unreachable
     from assay.errors import AssayError, ConfigError
 
-    if isinstance(error, Unreachable):
-        return f"{error}{_hint(error)}", FAILED
-    if isinstance(error, HttpError):
-        return f"{error}{_hint_about_key(session) if error.status == 401 else ''}", FAILED
-    if isinstance(error, BadAnswer):
-        return f"{error}; is this the address of an assay engine?", FAILED
+    if isinstance(error, (Unreachable, HttpError, BadAnswer)):
+        from assay.cli.hints import about_error
+
+        return f"{error}{about_error(error, session)}", FAILED
     if isinstance(error, ConfigError):
         return error.message, USAGE
     if isinstance(error, AssayError):
         return error.message, FAILED
     return None, FAILED
-
-
-def _hint_about_key(session: Session) -> str:
-    source = session.settings.api_key_source
-    if source is None:
-        return " (no key was sent; give one with ASSAY_API_KEY, ASSAY_API_KEY_FILE or --api-key)"
-    return f" (the key is from {source})"
-
-
-def _hint(error: Exception) -> str:
-    if "refused" in str(error):
-        return " (is the engine running? `assay serve` starts one)"
-    if "unknown host" in str(error):
-        return " (check --engine-url)"
-    return ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from assay.cli.command import EngineGroup
@@ -64,7 +66,11 @@ def create(
     queue: str,
     overlap: str,
 ) -> None:
-    """Create a schedule."""
+    """Create a schedule.
+
+    \b
+    assay schedule create nightly --type Report --cron "0 0 2 * * *" --timezone Europe/Berlin
+    """
     created = session.post(
         "schedules",
         name=name,
@@ -162,3 +168,6 @@ def preview(session: Session, expression: str, timezone: str, count: int) -> Non
         raise session.unexpected("a preview")
     times = map(moment, answer["next_runs"])
     write("".join(clean(str(line)) + "\n" for line in (answer.get("description"), *times)))
+    if timezone != "UTC":
+        sys.stdout.flush()
+        session.note("the expression counts in this time zone, the times above are UTC", on_terminal=True)

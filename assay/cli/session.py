@@ -61,6 +61,11 @@ class Session:
         """Whether a person reads stdout."""
         return sys.stdout is not None and sys.stdout.isatty()
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether a person reads stderr."""
+        return sys.stderr is not None and sys.stderr.isatty()
+
     @cached_property
     def json(self) -> JsonArguments:
         """Reader of JSON arguments."""
@@ -135,7 +140,7 @@ class Session:
 
     def note(self, text: str, *, on_terminal: bool = False) -> None:
         """A diagnostic on stderr, with ``--verbose`` only, or also on a terminal."""
-        if self.settings.verbose or (on_terminal and sys.stderr is not None and sys.stderr.isatty()):
+        if self.settings.verbose or (on_terminal and self.is_watched):
             from assay.cli.output import clean
 
             print(f"# {clean(text)}", file=sys.stderr)

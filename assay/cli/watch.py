@@ -16,6 +16,7 @@ from typing import Any
 
 from assay.cli import FAILED, OK, TIMED_OUT
 from assay.cli.errors import CommandError
+from assay.cli.hints import about_wait
 from assay.cli.output import clean, compact, moment, write, write_bytes
 from assay.cli.session import Session
 from assay.cli.spinner import Spinner
@@ -116,7 +117,7 @@ def wait_for(session: Session, workflow_id: str, timeout: float, target: str | N
     Raises ``WaitTimeout`` after ``timeout`` seconds, ``HttpError`` for answers that no waiting changes.
     """
     deadline = time.monotonic() + timeout
-    status = "unknown"
+    status, late = "unknown", False
     with Spinner(session, workflow_id) as spinner:
         for delay in _delays():
             left = deadline - time.monotonic()
@@ -127,9 +128,13 @@ def wait_for(session: Session, workflow_id: str, timeout: float, target: str | N
                     break
             left = deadline - time.monotonic()
             if left <= 0:
-                text = f"timeout after {_number(timeout)}s waiting for {workflow_id} (last status: {status})"
-                raise WaitTimeout(text, bare=True)
+                late = True
+                break
             spinner.sleep(min(delay, left), status)
+    if late:
+        about_wait(session, workflow_id)
+        text = f"timeout after {_number(timeout)}s waiting for {workflow_id} (last status: {status})"
+        raise WaitTimeout(text, bare=True)
     assert record is not None
     return _report(session, record, target or "COMPLETED")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import sys
 import time
 from typing import Any
 
@@ -11,12 +12,25 @@ import click
 
 from assay.cli.command import EngineCommand, EngineGroup
 from assay.cli.errors import CommandError
+from assay.cli.hints import about_start
 from assay.cli.output import Column, at
 from assay.cli.session import Session
 
 CLOSED = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 STATUSES = ("PENDING", "RUNNING", *CLOSED)
-Status = click.Choice(STATUSES, case_sensitive=False)
+
+
+class _Status(click.Choice[str]):
+    """A status in any letter case."""
+
+    def __init__(self) -> None:
+        super().__init__(STATUSES)
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return str(super().convert(value.upper(), param, ctx))
+
+
+Status = _Status()
 #: Events per request; the engine gives at most this many.
 PAGE = 10_000
 
@@ -44,17 +58,25 @@ def start(
     queue: str,
     search_attrs: str | None,
 ) -> None:
-    """Start a run."""
+    """Start a run.
+
+    \b
+    assay workflow start --type Hello --id hello-1 --input '{"name":"world"}'
+    assay workflow start --type Import --queue nightly --input @rows.json
+    """
+    run = new_id(workflow_type) if workflow_id is None else workflow_id
     started = session.post(
         "workflows",
         workflow_type=workflow_type,
-        workflow_id=new_id(workflow_type) if workflow_id is None else workflow_id,
+        workflow_id=run,
         namespace=session.namespace,
         input=session.json.value("--input", input_),
         task_queue=queue,
         search_attributes=session.json.value("--search-attrs", search_attrs, must_be_object=True),
     )
     session.out.record(started)
+    sys.stdout.flush()
+    about_start(session, run)
 
 
 @workflow.command("list")
@@ -189,7 +211,11 @@ class SignalCommand(EngineCommand):
 @click.argument("payload", required=False, metavar="[PAYLOAD]")
 @click.pass_obj
 def signal(session: Session, workflow_id: str, name: str, payload: str | None) -> None:
-    """Send a signal; the payload is JSON, @PATH or - for stdin."""
+    """Send a signal; the payload is JSON, @PATH or - for stdin.
+
+    \b
+    assay workflow signal deploy-1 approve '{"by":"alice"}'
+    """
     value = session.json.value("signal payload", payload)
     session.post("workflows", workflow_id, "signal", name, query=session.run_scope, payload=value)
     session.out.action(f"signal '{name}' sent to {workflow_id}")
@@ -242,6 +268,9 @@ def wait(session: Session, workflow_id: str, timeout: float, target: str | None)
     """Wait for a run.
 
     Exit code 0: it completed (or has the --target status); 1: it closed otherwise; 2: time-out.
+
+    \b
+    assay workflow wait hello-1 --timeout 60 && echo done
     """
     if not 0 <= timeout < float("inf"):
         raise click.BadParameter(f"{timeout:g} is not a number of seconds, 0 or more", param_hint="'--timeout'")
