@@ -304,6 +304,32 @@ def test_unknown_keys_are_looked_for_once_in_ten_seconds(
     assert issuer.fetches == 3
 
 
+def test_a_new_key_without_an_id_is_found_too_and_looked_for_once_in_ten_seconds(
+    api: FlaskClient, issuer: FakeIssuer, clock: FrozenClock
+) -> None:
+    old, new = SigningKey(None), SigningKey(None, number=1)
+    issuer.keys = [old.jwk()]
+    accepted(api, old.sign(issuer.claims()))
+    issuer.keys = [new.jwk()]
+    accepted(api, new.sign(issuer.claims()))
+    for _ in range(20):
+        refused(get(api, old.sign(issuer.claims())), "signature")
+    assert issuer.fetches == 2
+    refused(get(api, replace(new, kid="main").sign({})), "unknown kid")
+    clock.advance(10)
+    refused(get(api, old.sign(issuer.claims())), "signature")
+    assert issuer.fetches == 3
+
+
+def test_a_wrong_signature_of_a_known_key_causes_no_fetch(
+    api: FlaskClient, issuer: FakeIssuer, clock: FrozenClock
+) -> None:
+    for _ in range(5):
+        refused(get(api, OTHER.sign(issuer.claims())), "signature")
+        clock.advance(20)
+    assert issuer.fetches == 1
+
+
 def test_many_tokens_at_once_cause_one_fetch(engine: Engine, issuer: FakeIssuer) -> None:
     checks, token = Authenticator(engine), KEY.sign(issuer.claims())
     issuer.delay = 0.3

@@ -1,8 +1,8 @@
 """The issuer of JWTs: finding its keys and keeping them (OpenID Connect Discovery 1.0, RFC 7517).
 
-Keys are fetched when they are first needed and every 300 s after that, or when a token names a key that is not among
-them. However many requests wait, one fetch is on its way at a time. An issuer that does not answer holds nobody up for
-long: its last keys stay in use.
+Keys are fetched when they are first needed and every 300 s after that, or when a token seems to be signed by a key that
+is not among them. However many requests wait, one fetch is on its way at a time. An issuer that does not answer holds
+nobody up for long: its last keys stay in use.
 """
 
 from __future__ import annotations
@@ -67,14 +67,18 @@ class Issuer:
         if self._keys is None:
             raise NotReady("the keys of the issuer are not known yet, so no JWT can be checked; try again")
         found = self._with_id(kid)
-        if not found and self._now() >= self._next_look:
-            self._next_look = self._now() + UNKNOWN_KEY_SECS
-            self._refresh("a token names an unknown key", PATIENCE_SECS, urgent=True)
-            found = self._with_id(kid)
-        elif not found and self._landing is not None:
-            self._wait(PATIENCE_SECS)
+        if not found:
+            self.look_again("a token names an unknown key")
             found = self._with_id(kid)
         return found
+
+    def look_again(self, reason: str) -> None:
+        """Have the keys fetched because a token may have been signed by a new one, at most once in ten seconds."""
+        if self._now() >= self._next_look:
+            self._next_look = self._now() + UNKNOWN_KEY_SECS
+            self._refresh(reason, PATIENCE_SECS, urgent=True)
+        else:
+            self._wait(PATIENCE_SECS)
 
     def fetch_ahead(self) -> None:
         """Begin to fetch the keys, and do not wait for them."""
