@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks import checks, meters
 from benchmarks.checks import ONE_ACTIVITY
+from benchmarks.live import live_events
 from benchmarks.meters import quantile
 from benchmarks.stage import Costs, Stage
 
@@ -192,6 +193,7 @@ WORKLOADS: dict[str, Callable[[Stage], Numbers]] = {
     "W5": signals,
     "W6": sleepers,
     "W7": idle,
+    "W10": live_events,
 }
 
 
