@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_engine import FakeEngine
+from fake_engine import FakeEngine, error
 from in_process import Result, cli
 
 SOURCES = ("flag", "env", "config")
@@ -270,3 +270,12 @@ def test_a_key_that_cannot_be_sent_is_never_shown(key: str, tmp_path: Path) -> N
 def test_a_bad_engine_url_is_a_usage_error(url: str) -> None:
     result = cli("queue", "stats", "--engine-url", url)
     assert result.code == 64 and result.err.startswith("error: bad engine URL") and "secret" not in result.err
+
+
+def test_a_refused_command_tells_of_a_key_file_that_is_not_there(tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone")
+    with FakeEngine(error(401, "this needs a credential", code="unauthorized")) as engine:
+        told = cli("workflow", "list", url=engine.url, env={"ASSAY_API_KEY_FILE": gone})
+        assert told.err.endswith(f"(no key was sent: the key file {gone} does not exist)\n")
+        told = cli("workflow", "list", url=engine.url, env={"ASSAY_API_KEY_FILE": gone, "ASSAY_API_KEY": "k"})
+        assert told.err.endswith("(the key is from ASSAY_API_KEY)\n")

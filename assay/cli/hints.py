@@ -29,6 +29,9 @@ def about_error(error: Exception, session: Session) -> str:
 
 def _about_key(session: Session) -> str:
     source = session.settings.api_key_source
+    missing = session.settings.missing_key_file
+    if source is None and missing is not None:
+        return f" (no key was sent: the key file {missing} does not exist)"
     if source is None:
         return " (no key was sent; give one with ASSAY_API_KEY, ASSAY_API_KEY_FILE or --api-key)"
     return f" (the key is from {source})"

@@ -57,6 +57,12 @@ class Settings:
         """Where the bearer token was found, for people; None without one."""
         return self._found_key[1]
 
+    @property
+    def missing_key_file(self) -> str | None:
+        """A key file that a setting names and that does not exist, for people."""
+        files = (self._environ.get("ASSAY_API_KEY_FILE"), self.config.get("api_key_file"))
+        return next((path for path in files if path and not Path(path).expanduser().exists()), None)
+
     @cached_property
     def _found_key(self) -> tuple[str | None, str | None]:
         if self._flags.get("api_key") is not None:
