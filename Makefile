@@ -22,7 +22,7 @@ help:
 	@echo "make format  let ruff lay out the code"
 	@echo "make typescript  build and test the example worker in TypeScript (needs node and npm)"
 	@echo "make bench   the benchmarks"
-	@echo "make soak    kill engine and workers for MINUTES=10, with SEED=..."
+	@echo "make soak    kill engines and workers for MINUTES=10, with SEED=..., BACKEND=postgres, ENGINES=2"
 	@echo "make wheel   build dist/*.whl"
 	@echo "make clean   remove the environment and everything built"
 
@@ -76,11 +76,14 @@ BENCH ?=
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
-# For example: make soak MINUTES=30 SEED=7
+# For example: make soak MINUTES=30 SEED=7, or make soak BACKEND=postgres ENGINES=2
 MINUTES ?= 10
 SEED ?=
+BACKEND ?= sqlite
+ENGINES ?=
 soak: $(STAMP)
-	@ASSAY_STORM_SECS=$$(($(MINUTES) * 60)) ASSAY_STORM_SEED=$(SEED) $(BIN)/python -m pytest -s tests/test_kill_storm.py
+	@ASSAY_STORM_SECS=$$(($(MINUTES) * 60)) ASSAY_STORM_SEED=$(SEED) ASSAY_STORM_BACKEND=$(BACKEND) \
+	  ASSAY_STORM_ENGINES=$(ENGINES) $(BIN)/python -m pytest -s tests/test_kill_storm.py
 
 wheel: $(STAMP)
 	@rm -rf build dist
