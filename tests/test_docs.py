@@ -332,7 +332,7 @@ def test_the_readme_tells_every_setting_of_the_engine_and_its_default() -> None:
     told = re.findall(r"^\|[^|]*\| `(\w+)` \| `?([^|`]+)`? \|", README.read_text(), re.MULTILINE)
     settings = {variable: getattr(config.Config(), field) for field, (variable, _) in config._VARIABLES.items()}
     del settings[config.CRASH_AT]
-    shown = {None: "unset", "": "unset"}
+    shown = {None: "unset", "": "unset", False: "off"}
     assert dict(told) == {
         name: shown.get(value, str(int(value) if isinstance(value, float) else value))
         for name, value in settings.items()
