@@ -320,11 +320,13 @@ class Subscriber:
             if self.place >= last:
                 return None
             rows, self.must_resync = self._next_rows(last)
-            if not self.must_resync:
-                self.place = rows[-1].id if rows else last
-                if changes := self._picked(rows):
-                    return News(self.place, changes)
-                gevent.sleep(0)
+            if self.must_resync:
+                continue
+            self.place = rows[-1].id if rows else last
+            if len(rows) == BATCH:
+                gevent.sleep(0)  # neither reading nor sending need have let anybody else run
+            if changes := self._picked(rows):
+                return News(self.place, changes)
         return None
 
     def _next_rows(self, last: int) -> tuple[list[Row], bool]:

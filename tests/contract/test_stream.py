@@ -282,6 +282,29 @@ def test_a_slow_client_gets_everything_and_takes_no_memory(
     assert slow.ids == fast.ids == ids
 
 
+def test_one_that_catches_up_lets_others_run(engine: Engine, listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(30):
+        start(engine, f"w{number}")
+    behind = listen(after=str(last_id(engine) - 30))
+    wait_until(lambda: gevent.sleep(0.01) or engine.streams.last is not None, "the reader to begin")
+    monkeypatch.setattr(streams, "BATCH", 2)
+    ticks: list[int] = []
+
+    def tick() -> None:
+        while True:
+            ticks.append(1)
+            gevent.sleep(0)
+
+    ticking = gevent.spawn(tick)
+    heard = 0
+    while heard < 30:
+        news = behind.subscriber.next(30)
+        assert news is not None
+        heard += len(news.changes)
+    ticking.kill()
+    assert len(ticks) >= 15
+
+
 def test_memory_is_bounded_in_bytes(engine: Engine, listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "KEEP_BYTES", 1000)
     slow, fast = listen(), listen()
