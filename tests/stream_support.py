@@ -44,6 +44,8 @@ class EventStream:
         except BaseException:
             self._connection.close()
             raise
+        if self.response.status == 503:
+            raise ConnectionRefusedError(self.response.read().decode())
         assert self.response.status == 200, self.response.read()
         #: what a browser would send as Last-Event-ID
         self.last_id = last_id
@@ -73,7 +75,7 @@ class EventStream:
 
     def take(self, count: int) -> list[Block]:
         """The next ``count`` messages."""
-        found = [block for block, _ in zip(self.messages(), range(count), strict=False)]
+        found = [block for _, block in zip(range(count), self.messages(), strict=False)]
         assert len(found) == count, f"the stream ended after {len(found)} of {count} messages"
         return found
 
@@ -97,31 +99,32 @@ class Follower(threading.Thread):
     def __init__(self, *urls: str) -> None:
         super().__init__(daemon=True)
         self._urls = urls
-        self._stop = threading.Event()
+        self._ended = threading.Event()
         self.messages: list[Block] = []
         self.opened = 0
         self.error: BaseException | None = None
 
     def run(self) -> None:
         last_id: str | None = None
-        while not self._stop.is_set():
+        while not self._ended.is_set():
             try:
                 with EventStream(self._urls[self.opened % len(self._urls)], last_id) as stream:
                     self.opened += 1
-                    known = sum(1 for message in self.messages if message.id == stream.last_id)
+                    resumed = last_id
+                    known = sum(1 for message in self.messages if message.id == resumed)
                     for block in stream.blocks():
-                        if block.data is not None and not (block.id == last_id and known > 0):
-                            self.messages.append(block)
-                        elif block.data is not None:
+                        if block.data is not None and block.id == resumed and known > 0:
                             known -= 1
+                        elif block.data is not None:
+                            self.messages.append(block)
                         last_id = stream.last_id
-                        if self._stop.is_set():
+                        if self._ended.is_set():
                             return
             except (OSError, http.client.HTTPException):
-                self._stop.wait(0.05)
+                self._ended.wait(0.05)
             except BaseException as error:
                 self.error = error
                 raise
 
     def stop(self) -> None:
-        self._stop.set()
+        self._ended.set()
