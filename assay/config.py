@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from assay import crashpoints
 from assay.errors import ConfigError
 from assay.whitelabel import Whitelabel
 
+#: what this start of the program is called; processes that are forked later share it
+STARTED = secrets.token_hex(8)
 DEFAULT_BACKEND = "sqlite://assay-workflow.db"
 MEMORY = ":memory:"
 

@@ -9,9 +9,9 @@ a block of settings; the modules under ``static/js`` do the rest over the public
 from __future__ import annotations
 
 import gzip
+import hashlib
 import mimetypes
 import re
-import secrets
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from werkzeug.security import safe_join
 from werkzeug.wrappers import Response as BaseResponse
 
 from assay import logs
+from assay.config import STARTED
 from assay.engine import Engine
 from assay.whitelabel import Whitelabel, origin
 
@@ -46,7 +47,7 @@ log = logs.get(__name__)
 def register_dashboard(app: Flask, engine: Engine) -> None:
     """Add the pages, their static files, the redirects that lead to them and the icon."""
     pages = Blueprint("dashboard", __name__)
-    version = secrets.token_hex(6)
+    version = asset_version()
     brand = engine.config.whitelabel
     for warning in brand.warnings:
         log.warning(warning)
@@ -83,6 +84,12 @@ def register_dashboard(app: Flask, engine: Engine) -> None:
         return static_file("favicon.svg", "no-cache")
 
     app.register_blueprint(pages)
+
+
+def asset_version() -> str:
+    """Changes with every start and with every change of the files; the same in all processes of one start."""
+    newest = max(path.stat().st_mtime_ns for path in asset_folder("static").rglob("*"))
+    return hashlib.sha256(f"{STARTED} {newest}".encode()).hexdigest()[:12]
 
 
 def settings(engine: Engine, base: str) -> dict[str, object]:

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-VARIABLE = "ASSAY_WHITELABEL_"
-
 _NAMESPACE = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,63}")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _UNUSABLE = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
@@ -43,35 +41,35 @@ class Whitelabel:
         """Read the variables out of ``environ``; unusable values are ignored with a warning."""
         warnings: list[str] = []
 
-        def text(key: str, default: str) -> str:
-            return environ.get(VARIABLE + key, "").strip() or default
+        def text(variable: str, default: str) -> str:
+            return environ.get(variable, "").strip() or default
 
-        def url(key: str) -> str:
-            value = environ.get(VARIABLE + key, "").strip()
+        def url(variable: str) -> str:
+            value = environ.get(variable, "").strip()
             if value and not is_usable_url(value):
                 warnings.append(
-                    f"{VARIABLE}{key} is ignored: expected http://..., https://... or a path that starts with one slash"
+                    f"{variable} is ignored: expected http://..., https://... or a path that starts with one slash"
                 )
                 return ""
             return value
 
-        name = text("NAME", cls.name)
-        namespace = text("DEFAULT_NAMESPACE", cls.default_namespace)
+        name = text("ASSAY_WHITELABEL_NAME", cls.name)
+        namespace = text("ASSAY_WHITELABEL_DEFAULT_NAMESPACE", cls.default_namespace)
         if not _NAMESPACE.fullmatch(namespace):
-            warnings.append(f"{VARIABLE}DEFAULT_NAMESPACE is ignored: it is not a namespace name")
+            warnings.append("ASSAY_WHITELABEL_DEFAULT_NAMESPACE is ignored: it is not a namespace name")
             namespace = cls.default_namespace
-        hidden = environ.get(VARIABLE + "API_DOCS_URL") == ""
+        hidden = environ.get("ASSAY_WHITELABEL_API_DOCS_URL") == ""
         return cls(
             name=name,
-            subtitle=text("SUBTITLE", ""),
-            mark=text("MARK", name[0].upper()),
-            logo_url=url("LOGO_URL"),
-            page_title=text("PAGE_TITLE", cls.page_title),
-            parent_url=url("PARENT_URL"),
-            parent_name=text("PARENT_NAME", cls.parent_name),
-            api_docs_url="" if hidden else url("API_DOCS_URL") or None,
-            css_url=url("CSS_URL"),
-            favicon_url=url("FAVICON_URL"),
+            subtitle=text("ASSAY_WHITELABEL_SUBTITLE", ""),
+            mark=text("ASSAY_WHITELABEL_MARK", name[0].upper()),
+            logo_url=url("ASSAY_WHITELABEL_LOGO_URL"),
+            page_title=text("ASSAY_WHITELABEL_PAGE_TITLE", cls.page_title),
+            parent_url=url("ASSAY_WHITELABEL_PARENT_URL"),
+            parent_name=text("ASSAY_WHITELABEL_PARENT_NAME", cls.parent_name),
+            api_docs_url="" if hidden else url("ASSAY_WHITELABEL_API_DOCS_URL") or None,
+            css_url=url("ASSAY_WHITELABEL_CSS_URL"),
+            favicon_url=url("ASSAY_WHITELABEL_FAVICON_URL"),
             default_namespace=namespace,
             warnings=tuple(warnings),
         )

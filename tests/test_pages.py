@@ -6,11 +6,14 @@ import gzip
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
+from assay.app import create_app
 from assay.dashboard import asset_folder
 from assay.engine import Engine
 
@@ -107,7 +110,7 @@ def test_no_file_of_the_dashboard_builds_html_or_ignores_the_layer() -> None:
 def test_modules_are_loaded_by_relative_addresses_that_exist() -> None:
     folder = asset_folder("static")
     for path in folder.glob("js/**/*.js"):
-        for address in re.findall(r"""(?:from|import\()\s*["']([^"']+)["']""", path.read_text()):
+        for address in re.findall(r"""(?:\} from|import\()\s*["']([^"']+)["']""", path.read_text()):
             assert address.startswith((".", "..")), (path, address)
             assert (path.parent / address).is_file(), (path, address)
 
@@ -152,3 +155,14 @@ def test_a_stopping_engine_refuses_every_request(api: FlaskClient, engine: Engin
         answer = api.get(path)
         assert (answer.status_code, answer.json["code"]) == (503, "shutting_down")
         assert answer.headers["Retry-After"] == "1"
+
+
+def test_applications_of_one_start_agree_on_the_address_of_static_files(api: FlaskClient, engine: Engine) -> None:
+    other = create_app(engine=engine).test_client()
+    assert asset_of(api.get("/workflow/").text) == asset_of(other.get("/workflow/").text)
+
+
+def test_every_start_gives_static_files_another_address() -> None:
+    script = "from assay.dashboard import asset_version; print(asset_version())"
+    found = {subprocess.check_output([sys.executable, "-c", script], text=True) for _ in range(2)}
+    assert len(found) == 2
