@@ -24,7 +24,7 @@ function SignalDialog({ run, close }) {
     toast(`Signal '${name.trim()}' sent`);
     close(run.id);
   };
-  return html`<${FormDialog} title="Signal ${run.id}" close=${close} submit="Send signal" send=${send}>
+  return html`<${FormDialog} title="Signal" subject=${run.id} close=${close} submit="Send signal" send=${send}>
     <${TextField} name="name" label="Name" required />
     <${JsonField} name="payload" label="Payload (JSON)" hint="Blank: a signal without payload." />
   <//>`;
@@ -36,7 +36,7 @@ function CancelDialog({ run, close }) {
     toast("Cancel requested");
     close(run.id);
   };
-  return html`<${FormDialog} title="Cancel ${run.id}" text="The run gets a chance to clean up before it ends." close=${close} submit="Request cancel" send=${send}>
+  return html`<${FormDialog} title="Cancel" subject=${run.id} text="The run gets a chance to clean up before it ends." close=${close} submit="Request cancel" send=${send}>
     <${TextField} name="reason" label="Reason" />
   <//>`;
 }
@@ -47,7 +47,7 @@ function TerminateDialog({ run, close }) {
     toast("Terminated");
     close(run.id);
   };
-  return html`<${FormDialog} title="Terminate ${run.id}" text="The run ends at once, without any clean-up." close=${close} submit="Terminate" danger send=${send}>
+  return html`<${FormDialog} title="Terminate" subject=${run.id} text="The run ends at once, without any clean-up." close=${close} submit="Terminate" danger send=${send}>
     <${TextField} name="reason" label="Reason" />
   <//>`;
 }
@@ -59,7 +59,7 @@ function ContinueDialog({ run, close }) {
     close(started.workflow_id);
   };
   const text = isOpen(run) ? "The current run is closed, and a new one with an empty history takes its place." : "A new run of the same type starts with an empty history.";
-  return html`<${FormDialog} title="New run after ${run.id}" text=${text} close=${close} submit="Start new run" send=${send}
+  return html`<${FormDialog} title="New run" subject=${run.id} text=${text} close=${close} submit="Start new run" send=${send}
     initial=${{ input: run.input === null ? "" : toJson(run.input, 2) }}>
     <${TextField} name="workflow_id" label="New id" hint="Blank: the engine chooses one." mono />
     <${JsonField} name="input" label="Input (JSON)" />

@@ -21,8 +21,8 @@ function useId() {
   return id;
 }
 
-/** A modal dialog; Escape closes it. */
-export function Dialog({ title, close, children, wide = false, className = "" }) {
+/** A modal dialog; Escape closes it. `subject` is the id of what it is about. */
+export function Dialog({ title, subject, close, children, wide = false, className = "" }) {
   const box = useRef(null);
   const id = useId();
   useLayoutEffect(() => {
@@ -36,6 +36,7 @@ export function Dialog({ title, close, children, wide = false, className = "" })
   return html`<dialog ref=${box} class="dialog ${wide ? "wide" : ""} ${className}" data-testid="dialog" aria-labelledby=${id} tabindex="-1" onCancel=${cancel} onClose=${() => close()}>
     <header class="dialog-head"><h2 id=${id}>${title}</h2>
       <button type="button" class="button quiet square" aria-label="Close" onClick=${() => close()}><${Icon} name="close" /></button></header>
+    ${subject && html`<p class="dialog-subject mono">${subject}</p>`}
     ${children}
   </dialog>`;
 }
@@ -98,7 +99,7 @@ export function Form({ initial = {}, send, submit = "Save", danger = false, dism
 }
 
 /** A dialog that is one form. */
-export const FormDialog = ({ title, close, wide, text, children, ...form }) => html`<${Dialog} title=${title} close=${close} wide=${wide}>
+export const FormDialog = ({ title, subject, close, wide, text, children, ...form }) => html`<${Dialog} title=${title} subject=${subject} close=${close} wide=${wide}>
   ${text && html`<p class="dialog-text">${text}</p>`}
   <${Form} dismiss=${close} ...${form}>${children}<//>
 <//>`;
@@ -172,5 +173,5 @@ export function JsonField({ name, label, hint, required = false, object = false,
 }
 
 /** A question with a dangerous answer: openDialog(Confirm, {title, text, submit, send}). */
-export const Confirm = ({ title, text, submit = "Delete", close, send }) =>
-  html`<${FormDialog} title=${title} text=${text} close=${close} submit=${submit} danger send=${async () => { await send(); close(true); }} />`;
+export const Confirm = ({ title, subject, text, submit = "Delete", close, send }) =>
+  html`<${FormDialog} title=${title} subject=${subject} text=${text} close=${close} submit=${submit} danger send=${async () => { await send(); close(true); }} />`;

@@ -55,7 +55,7 @@ function StartDialog({ ns, like, close }) {
     close(id);
   };
   const initial = { namespace: ns, ...(like ? likeValues(like) : {}) };
-  return html`<${FormDialog} title=${like ? `Start a run like ${like.id}` : "Start workflow"} wide close=${close} submit="Start" send=${send} initial=${initial} data-testid="start-form">
+  return html`<${FormDialog} title=${like ? "Start a run like this one" : "Start workflow"} subject=${like?.id} wide close=${close} submit="Start" send=${send} initial=${initial} data-testid="start-form">
     <${TextField} name="workflow_type" label="Type" required options=${types} />
     <${TextField} name="workflow_id" label="Id" mono hint="Blank: one is made from the type and the time." />
     <div class="field-pair">
