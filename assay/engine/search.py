@@ -34,7 +34,19 @@ CHUNK = 500
 #: longer terms are kept as their SHA-256
 TERM_CHARS = 200
 
+#: how often the beginning of a walk is moved on
+JUMPS = 4
+#: the distinct types of a namespace, one look into the index for each
+TYPES = (
+    "WITH RECURSIVE t(v) AS (SELECT min(workflow_type) FROM workflows WHERE namespace = ? UNION ALL "
+    "SELECT (SELECT min(workflow_type) FROM workflows WHERE namespace = ? AND workflow_type > t.v) "
+    "FROM t WHERE t.v IS NOT NULL) SELECT v FROM t WHERE v IS NOT NULL AND {fitting}"
+)
+
+#: time and id of a run: its place in a list
 Place = tuple[float, str]
+#: after the last run of every list
+NOWHERE: Place = (float("-inf"), "")
 
 
 def term(name: str, value: Any) -> str:
@@ -132,7 +144,7 @@ class Search:
         self._db = db
         self._filters = filters
         self._sources = list(_sources(database, filters))
-        self._others = list(_others(database, filters))
+        self._others = [*_others(database, filters), *self._text()]
         self._small: list[Place] | None = None
         self._driver = self._choose()
 
@@ -142,9 +154,10 @@ class Search:
             rest = [place for place in self._small if after is None or place < after]
             return rest[offset : offset + limit]
         alias, start, params = self._walk()
-        if after is not None:
-            start += f" AND ({alias}.created_at, {self._key()}) < (?, ?)"
-            params += after
+        place = self._first_possible(after)
+        if place is not None:
+            start += f" AND ({alias}.created_at, {self._key()}) {'<' if place == after else '<='} (?, ?)"
+            params += place
         order = f"ORDER BY {alias}.created_at DESC, {self._key()} DESC LIMIT ? OFFSET ?"
         return self._db.tuples(
             f"SELECT {alias}.created_at, {self._key()} {start} {order}",
@@ -204,6 +217,51 @@ class Search:
         )
         return sorted(self.still([row[0] for row in rows], "w.created_at, w.id"), reverse=True)
 
+    def _first_possible(self, after: Place | None) -> Place | None:
+        """Where the walk may begin: no run before it, in the order of the list, is in every source.
+
+        It jumps over what a walk along one source would check for nothing, such as the new runs of a common status
+        when only old ones have the attribute. None: at the beginning.
+        """
+        ordered = [source for source in self._sources if source.ordered]
+        place = after
+        if len(ordered) < 2:
+            return place
+        for _ in range(JUMPS):
+            before = place
+            for source in ordered:
+                place = self._head(source, place, strict=place is not None and place == after)
+                if place is None:
+                    return NOWHERE
+            if place == before:
+                break
+        return place
+
+    def _head(self, source: Source, place: Place | None, *, strict: bool) -> Place | None:
+        """The first row of a source from ``place`` on (``strict``: after it); None when there is none."""
+        alias = source.table.rpartition(" ")[2]
+        bound = "" if place is None else f" AND ({alias}.created_at, {source.key}) {'<' if strict else '<='} (?, ?)"
+        rows = self._db.tuples(
+            f"SELECT {alias}.created_at, {source.key} FROM {source.table} {self._hint(source.index)}"
+            f"WHERE {source.sql}{bound} ORDER BY {alias}.created_at DESC, {source.key} DESC LIMIT 1",
+            (*source.params, *(place or ())),
+        )
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    def _text(self) -> Iterable[Condition]:
+        """The condition of ``q``; types are few, so those that it fits are looked up and not compared run by run."""
+        if not self._filters.q:
+            return
+        by_id, params = self._database.contains("w.id", self._filters.q)
+        fitting, type_params = self._database.contains("t.v", self._filters.q)
+        namespace = self._filters.namespace
+        types = [row[0] for row in self._db.tuples(TYPES.format(fitting=fitting), (namespace, namespace, *type_params))]
+        if not types:
+            yield Condition(by_id, params)
+            return
+        marks = ", ".join("?" for _ in types)
+        yield Condition(f"(w.workflow_type IN ({marks}) OR {by_id})", (*types, *params))
+
     def _walk(self) -> tuple[str, str, list[Any]]:
         """The alias whose order is walked along, FROM and WHERE, and the parameters."""
         driver = self._driver
@@ -262,7 +320,7 @@ def _sources(database: Database, filters: Filters) -> Iterable[Source]:
 
 
 def _others(database: Database, filters: Filters) -> Iterable[Condition]:
-    """The filters that no source serves."""
+    """The filters that no source serves, but for ``q``."""
     rest = {
         name: value
         for name, value in (filters.search_attrs or {}).items()
@@ -270,10 +328,6 @@ def _others(database: Database, filters: Filters) -> Iterable[Condition]:
     }
     if rest:
         yield Condition(*database.matches("w.search_attributes", rest, narrow=True))
-    if filters.q:
-        by_id, id_params = database.contains("w.id", filters.q)
-        by_type, type_params = database.contains("w.workflow_type", filters.q)
-        yield Condition(f"({by_id} OR {by_type})", (*id_params, *type_params))
     times, bounds = _times(filters, "w")
     if times:
         yield Condition(times.removeprefix(" AND "), tuple(bounds))

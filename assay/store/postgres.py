@@ -257,8 +257,13 @@ class Postgres(Database):
         return " AND ".join(sql for sql, _ in members), tuple(param for _, params in members for param in params)
 
     def contains(self, column: str, text: str) -> Condition:
-        # Byte order knows only the letter cases of ASCII.
-        return f'strpos(lower({column} COLLATE "default"), ?) > 0', (text.lower(),)
+        lower = text.lower()
+        sure = f'strpos(lower({column} COLLATE "default"), ?) > 0'
+        if not lower.isascii():
+            return sure, (lower,)
+        # Byte order knows the letter cases of ASCII and is quick; other letters may have one of ASCII as small letter.
+        foreign = f"octet_length({column}) > char_length({column})"
+        return f"(strpos(lower({column}), ?) > 0 OR ({foreign} AND {sure}))", (lower, lower)
 
     def index_hint(self, name: str) -> str:
         """It has statistics, and takes no hints."""

@@ -75,8 +75,8 @@ CREATE INDEX workflows_cancelling ON workflows (cancel_requested_at)
 CREATE INDEX workflows_open ON workflows (namespace, task_queue) WHERE completed_at IS NULL;
 CREATE INDEX workflows_archivable ON workflows (completed_at, id)
     WHERE completed_at IS NOT NULL AND archived_at IS NULL;
-CREATE INDEX workflows_status ON workflows (namespace, status, created_at, id);
-CREATE INDEX workflows_workflow_type ON workflows (namespace, workflow_type, created_at, id);
+CREATE INDEX workflows_status ON workflows (namespace, status, created_at, id, workflow_type, task_queue);
+CREATE INDEX workflows_workflow_type ON workflows (namespace, workflow_type, created_at, id, task_queue);
 CREATE INDEX workflows_task_queue ON workflows (namespace, task_queue, created_at, id);
 
 CREATE TABLE workflow_attributes (
