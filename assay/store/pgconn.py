@@ -8,11 +8,13 @@ back at all. A connection whose limit ran out is closed, never used again.
 from __future__ import annotations
 
 import functools
+import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import gevent
 import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
@@ -104,11 +106,34 @@ def open_connection(url: str, limits: Limits, name: str) -> Any:
         **psycopg2.extensions.parse_dsn(url),
         "application_name": name,
     }
+    options |= _addresses(options, limits)
     factory = functools.partial(LimitedConnection, patience=limits.connect)
     connection = psycopg2.connect("", connection_factory=factory, **options)
     connection.patience = None
     connection.autocommit = True
     return connection
+
+
+def _addresses(options: dict[str, Any], limits: Limits) -> dict[str, str]:
+    """Where the hosts are, for libpq, which would hold up all greenlets while it asks. Raises OperationalError."""
+    hosts = str(options.get("host", "")).split(",")
+    asks = not any(host == "" or host.startswith(("/", "@")) for host in hosts) and "hostaddr" not in options
+    if not asks or not monkey.is_module_patched("socket"):
+        return {}
+    ports = str(options.get("port", 5432)).split(",")
+    found: list[tuple[str, str, str]] = []
+    cause = ""
+    with gevent.Timeout(limits.connect, psycopg2.OperationalError(f"no address of {hosts[0]} in time")):
+        for host, port in zip(hosts, ports if len(ports) == len(hosts) else ports * len(hosts), strict=False):
+            try:
+                answers = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+            except OSError as error:
+                cause = f"no address of {host}: {error.strerror or error}"
+                continue
+            found += [(host, str(address[0]), port) for *_, address in answers]
+    if not found:
+        raise psycopg2.OperationalError(cause)
+    return {key: ",".join(each[place] for each in found) for place, key in enumerate(("host", "hostaddr", "port"))}
 
 
 #: a way to the server that swallows everything is noticed within some 15 seconds (milliseconds for the last one)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from collections.abc import Callable
 import pytest
 from cluster import LEASE, PATIENCE, Cluster, eventually
 from conftest import Start
-from harness import EngineProcess
+from harness import EngineProcess, environment
 from network import Way, addresses, postgres_way
 
 from assay.client import Client
@@ -163,3 +165,37 @@ def test_the_server_limits_every_session_of_the_pool(postgres_database: str, set
         assert db.value(f"SELECT setting::int FROM pg_settings WHERE name = '{setting}'") in (5000, 7000)
         assert db.value("SHOW default_transaction_isolation") == "read committed"
     database.close()
+
+
+SLOW_NAMES = """
+from gevent import monkey
+monkey.patch_all()
+import gevent, socket, sys
+from assay.errors import StartupError
+from assay.store.postgres import Postgres
+
+Postgres(sys.argv[1].replace("127.0.0.1", "localhost")).close()
+print("found")
+ticks = []
+def tick():
+    while True:
+        ticks.append(1)
+        gevent.sleep(0.01)
+gevent.spawn(tick)
+socket.getaddrinfo = lambda *_args, **_options: gevent.sleep(600)
+try:
+    Postgres(sys.argv[1].replace("127.0.0.1", "localhost"), timeout_secs=1)
+except StartupError as error:
+    print(error.message, len(ticks) > 5)
+"""
+
+
+def test_a_silent_name_server_holds_up_nothing_but_the_connection(postgres_database: str) -> None:
+    way, url = postgres_way(postgres_database)
+    with way:
+        command = [sys.executable, "-c", SLOW_NAMES, url]
+        ended = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=PATIENCE)
+    assert ended.stdout.splitlines() == [
+        "found",
+        "cannot reach the database: no address of localhost in time True",
+    ], ended.stderr
