@@ -46,7 +46,7 @@ class Guard:
 
     def check(self) -> None:
         """Fail when anything happened that must not."""
-        assert self.problems == []
+        assert self.problems == [], "\n".join(self.problems)
 
     def _watch(self, page: Page) -> None:
         page.on("console", self._said)

@@ -45,7 +45,8 @@ function useTab(named, hasSteps, settled) {
     if (first === null && settled) setFirst(hasSteps ? "steps" : "overview");
   }, [first, settled]);
   const wanted = Object.hasOwn(TABS, named) ? named : first;
-  return wanted === "steps" && settled && !hasSteps ? "overview" : wanted;
+  if (wanted !== "steps" || hasSteps) return wanted;
+  return settled ? "overview" : null;
 }
 
 function TabList({ tabs, selected, counts }) {
