@@ -10,6 +10,7 @@ import random
 import re
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -236,7 +237,8 @@ def test_slow_clients_do_not_keep_others_waiting(server: EngineProcess) -> None:
         for _ in range(3):
             assert is_well(server)
             for sock in slow:
-                sock.sendall(b" ")
+                with suppress(ConnectionError):  # the engine may have lost its patience with this one
+                    sock.sendall(b" ")
         assert Client(server.url).call("GET", "version")["version"]
     finally:
         for sock in slow:
