@@ -33,6 +33,8 @@ def fetch(tx: Transaction, activity_ids: Collection[int]) -> None:
 def _attempt(tx: Transaction, activity_id: int, worker_id: str, task_token: str, kind: str) -> tuple[Run | None, Row]:
     """The locked run and the activity; the run is None when this very answer was accepted before."""
     fetched = tx.attempts.pop(activity_id, None)
+    if fetched is None:
+        tx.flush_attempts()
     row = fetched or tx.db.one("SELECT * FROM workflow_activities WHERE id = ?", (activity_id,))
     if row is None:
         raise ActivityNotFound(f"activity {activity_id} not found")

@@ -50,10 +50,14 @@ def claim(tx: Transaction, claimer: Claimer) -> list[dict[str, Any]]:
 
 def _start(tx: Transaction, claimer: Claimer, row: Row) -> dict[str, Any]:
     token = clock.new_token()
-    tx.db.execute(
-        "UPDATE workflow_activities SET status = 'RUNNING', claimed_by = ?, task_token = ?, started_at = ?, "
-        "lease_renewed_at = ?, last_heartbeat = NULL WHERE id = ?",
-        (claimer.id, token, tx.now, tx.now, row["id"]),
+    tx.change_attempt(
+        row["id"],
+        status="RUNNING",
+        claimed_by=claimer.id,
+        task_token=token,
+        started_at=tx.now,
+        lease_renewed_at=tx.now,
+        last_heartbeat=None,
     )
     _notify(tx, "activity_started", claimer.namespace, row)
     del row["run_id"]
@@ -77,6 +81,7 @@ def _notify(tx: Transaction, event_type: str, namespace: str, row: Row) -> None:
 
 def running_count(tx: Transaction, worker_id: str) -> int:
     """How many attempts this worker holds."""
+    tx.flush_attempts()
     return tx.db.value(
         "SELECT count(*) FROM workflow_activities WHERE claimed_by = ? AND status = 'RUNNING'", (worker_id,)
     )
@@ -132,10 +137,15 @@ def backoff(row: Row) -> float:
 
 def complete(tx: Transaction, run: Run, row: Row, result: str | None) -> None:
     """End the current attempt of ``row`` as completed; ``result`` is JSON text."""
-    tx.db.execute(
-        "UPDATE workflow_activities SET status = 'COMPLETED', result = ?, task_token = NULL, error = NULL, "
-        "completed_at = ?, last_task_token = ?, last_task_kind = 'complete' WHERE id = ?",
-        (result, tx.now, row["task_token"], row["id"]),
+    tx.change_attempt(
+        row["id"],
+        status="COMPLETED",
+        result=result,
+        task_token=None,
+        error=None,
+        completed_at=tx.now,
+        last_task_token=row["task_token"],
+        last_task_kind="complete",
     )
     payload = {
         "activity_id": row["id"],
@@ -171,6 +181,7 @@ def lose_all(tx: Transaction, worker_id: str) -> None:
 
 def give_back(tx: Transaction, worker_id: str, task_token: str) -> int:
     """Undo the claim of this attempt; returns how many were undone (0 or 1)."""
+    tx.flush_attempts()
     held = "task_token = ? AND claimed_by = ? AND status = 'RUNNING'"
     workflow_id = tx.db.value(f"SELECT workflow_id FROM workflow_activities WHERE {held}", (task_token, worker_id))
     if workflow_id is None:

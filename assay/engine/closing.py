@@ -115,6 +115,7 @@ def _start_buffered(tx: Transaction, run: Run) -> None:
 def sweep(tx: Transaction, run: Run, statuses: tuple[str, ...]) -> None:
     """Cancel the run's activities in these statuses and its pending timers; their tokens become void."""
     if run.activity_seq:
+        tx.flush_attempts()
         marks = ", ".join("?" for _ in statuses)
         cancelled = tx.db.tuples(
             "UPDATE workflow_activities SET status = 'CANCELLED', task_token = NULL, completed_at = ? "

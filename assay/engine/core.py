@@ -64,6 +64,8 @@ class Transaction:
         self.runs: dict[str, Run] = {}
         #: activities that were read ahead, by id; whoever changes one takes it out
         self.attempts: dict[int, Row] = {}
+        #: what becomes of activities: rows of values and id, by the columns that they set
+        self.outcomes: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
         self.events: list[tuple[Any, ...]] = []
         self.changes: list[dict[str, Any]] = []
         self.wakes: set[tuple[str, str, str]] = set()
@@ -100,21 +102,32 @@ class Transaction:
         """After the commit, make sure the schedule loop wakes by ``next_run_at``."""
         self.due[SCHEDULES] = min(next_run_at, self.due.get(SCHEDULES, next_run_at))
 
+    def change_attempt(self, activity_id: int, **changes: Any) -> None:
+        """Change an activity; written by the next flush. It is changed in this way once in a transaction."""
+        self.outcomes.setdefault(tuple(changes), []).append((*changes.values(), activity_id))
+
     def flush(self) -> None:
-        """Write the collected changes of runs and the new events."""
+        """Write the collected changes of runs and activities, and the new events; one statement for what is alike."""
+        groups: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
         for run in self.runs.values():
-            self._save(run)
+            if run.changes:
+                groups.setdefault(tuple(run.changes), []).append((*run.changes.values(), run.id))
+                if run.is_dispatchable():
+                    self.wake(run.namespace, run.task_queue, "w:" + run.workflow_type)
+                run.changes = {}
+        for columns, rows in groups.items():
+            self.db.update_many("workflows", columns, rows)
+        self.flush_attempts()
         if self.events:
             self.db.execute_many(INSERT_EVENT, self.events)
             self.events = []
 
-    def _save(self, run: Run) -> None:
-        if not run.changes:
-            return
-        self.db.execute(_update_statement(tuple(run.changes)), (*run.changes.values(), run.id))
-        if run.is_dispatchable():
-            self.wake(run.namespace, run.task_queue, "w:" + run.workflow_type)
-        run.changes = {}
+    def flush_attempts(self) -> None:
+        """Write the collected changes of activities; needed before anything reads or changes them otherwise."""
+        if self.outcomes:
+            for columns, rows in self.outcomes.items():
+                self.db.update_many("workflow_activities", columns, rows)
+            self.outcomes = {}
 
     def finish(self) -> None:
         """Write everything that is left; the last statements before the commit."""
@@ -141,6 +154,7 @@ class Transaction:
             raise
         except AssayError:
             self.runs.clear()
+            self.outcomes.clear()
             self.events.clear()
             del self.changes[marks[0] :]
             self.wakes, self.due = marks[1], marks[2]
@@ -148,11 +162,6 @@ class Transaction:
             self.db.execute("RELEASE SAVEPOINT item")
             raise
         self.db.execute("RELEASE SAVEPOINT item")
-
-
-@functools.lru_cache(maxsize=1024)
-def _update_statement(columns: tuple[str, ...]) -> str:
-    return f"UPDATE workflows SET {', '.join(f'{column} = ?' for column in columns)} WHERE id = ?"
 
 
 class Engine:

@@ -100,6 +100,27 @@ def has_signal_after(tx: Transaction, run: Run, seq: int) -> bool:
     return found is not None
 
 
+def events_of_tasks(db: Connection, after: dict[str, int]) -> dict[str, list[dict[str, Any]]]:
+    """For each of these runs its events above a seq, as ``task_events``."""
+    if len(after) < 2:
+        return {workflow_id: task_events(db, workflow_id, seq) for workflow_id, seq in after.items()}
+    marks = ", ".join(["(?, ?)"] * len(after))
+    rows = db.tuples(
+        f"SELECT e.workflow_id, e.seq, e.event_type, e.payload, e.timestamp FROM (VALUES {marks}) AS v "
+        "CROSS JOIN workflow_events e WHERE e.workflow_id = v.column1 AND e.seq > v.column2 "
+        "ORDER BY e.workflow_id, e.seq",
+        [value for pair in after.items() for value in pair],
+    )
+    found: dict[str, list[dict[str, Any]]] = {workflow_id: [] for workflow_id in after}
+    for workflow_id, *event in rows:
+        found[workflow_id].append(_task_event(*event))
+    return found
+
+
+def _task_event(seq: int, event_type: str, payload: str | None, timestamp: float) -> dict[str, Any]:
+    return {"seq": seq, "event_type": event_type, "payload": raw(payload), "timestamp": timestamp}
+
+
 def task_events(db: Connection, workflow_id: str, after_seq: int) -> list[dict[str, Any]]:
     """The events above ``after_seq`` in the shape that workers get."""
     rows = db.tuples(
@@ -107,7 +128,4 @@ def task_events(db: Connection, workflow_id: str, after_seq: int) -> list[dict[s
         "WHERE workflow_id = ? AND seq > ? ORDER BY seq",
         (workflow_id, after_seq),
     )
-    return [
-        {"seq": seq, "event_type": event_type, "payload": raw(payload), "timestamp": timestamp}
-        for seq, event_type, payload, timestamp in rows
-    ]
+    return [_task_event(*row) for row in rows]

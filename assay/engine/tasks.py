@@ -60,7 +60,16 @@ def claim_workflow_tasks(tx: Transaction, worker: WorkerRow, limit: int) -> list
     sql = CANDIDATES.format(types=", ".join("?" * len(worker.workflows))) + tx.engine.db.dialect.skip_locked
     own = (worker.namespace, worker.task_queue, tx.now)
     rows = tx.db.all(sql, (*own, *worker.workflows, worker.id, tx.now - STICKY_SECS, limit))
-    return [_lease(tx, worker, tx.runs.setdefault(row["id"], Run(row))) for row in rows]
+    runs = [tx.runs.setdefault(row["id"], Run(row)) for row in rows]
+    known = {run.id: _known_to(worker, run) for run in runs}
+    events = history.events_of_tasks(tx.db, known)
+    return [_lease(tx, worker, run, known[run.id], events[run.id]) for run in runs]
+
+
+def _known_to(worker: WorkerRow, run: Run) -> int:
+    """The last event that the worker still has in memory, 0 when it needs all of them."""
+    cached = worker.sticky and run.sticky_worker_id == worker.id
+    return run.sticky_event_seq or 0 if cached else 0
 
 
 def leased_count(tx: Transaction, worker_id: str) -> int:
@@ -71,9 +80,7 @@ def leased_count(tx: Transaction, worker_id: str) -> int:
     )
 
 
-def _lease(tx: Transaction, worker: WorkerRow, run: Run) -> Task:
-    cached = worker.sticky and run.sticky_worker_id == worker.id and run.sticky_event_seq is not None
-    after = run.sticky_event_seq if cached and run.sticky_event_seq is not None else 0
+def _lease(tx: Transaction, worker: WorkerRow, run: Run, after: int, events: list[dict[str, Any]]) -> Task:
     first = run.status != RUNNING
     run.set(
         status=RUNNING,
@@ -89,7 +96,6 @@ def _lease(tx: Transaction, worker: WorkerRow, run: Run) -> Task:
     )
     if first:
         tx.notify("workflow_running", run)
-    events = history.task_events(tx.db, run.id, after)
     return {
         "workflow_id": run.id,
         "run_id": run.run_id,

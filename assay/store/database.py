@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -53,6 +54,12 @@ SQLITE = Dialect(name="sqlite", for_update="", skip_locked="", several_instances
 JSON_FIELD_TYPES = {"JSON_TEXT": "TEXT", "JSON_BINARY": "TEXT"}
 
 
+@lru_cache(maxsize=1024)
+def update_statement(table: str, columns: tuple[str, ...]) -> str:
+    """An UPDATE of one row by its id."""
+    return f"UPDATE {table} SET {', '.join(f'{column} = ?' for column in columns)} WHERE id = ?"
+
+
 class Connection:
     """One open connection inside a transaction (or a plain read)."""
 
@@ -67,6 +74,10 @@ class Connection:
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one statement for every row of parameters."""
         self.raw.executemany(sql, rows)
+
+    def update_many(self, table: str, columns: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> None:
+        """Set these columns in the rows with these ids; each of ``rows`` is the values and, last, the id."""
+        self.raw.executemany(update_statement(table, columns), rows)
 
     def insert(self, sql: str, params: Sequence[Any]) -> int:
         """Run an INSERT that ends in ``RETURNING id`` and return that id."""

@@ -284,6 +284,17 @@ class MetaValue(Model):
         table_name = "meta"
 
 
+#: what Postgres calls the types of the columns
+SQL_TYPES: dict[type[Field], str] = {
+    BigAutoField: "bigint",
+    BooleanField: "boolean",
+    DoubleField: "double precision",
+    IntegerField: "integer",
+    TextField: "text",
+    JsonTextField: "json",
+    JsonBinaryField: "jsonb",
+}
+
 MODELS = (
     Namespace,
     Workflow,

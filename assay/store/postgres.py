@@ -23,7 +23,8 @@ from peewee import PostgresqlDatabase
 
 from assay import clock
 from assay.errors import DatabaseBusy, NotReady, StartupError
-from assay.store.database import Condition, Connection, Database, Dialect, Row
+from assay.store.database import Condition, Connection, Database, Dialect, Row, update_statement
+from assay.store.models import MODELS, SQL_TYPES
 from assay.store.pgconn import (
     Complaints,
     Limits,
@@ -67,6 +68,16 @@ def _native(sql: str) -> str:
     return sql.replace("?", "%s")
 
 
+@functools.lru_cache(maxsize=1024)
+def _update_of_many(table: str, columns: tuple[str, ...]) -> tuple[str, str]:
+    """One UPDATE of several rows, and the form of each of its rows; a NULL needs to be told its type."""
+    model = next(model for model in MODELS if model._meta.table_name == table)
+    values = ", ".join(f"%s::{SQL_TYPES[type(model._meta.columns[column])]}" for column in (*columns, "id"))
+    sets = ", ".join(f"{column} = v.{column}" for column in columns)
+    names = ", ".join((*columns, "id"))
+    return f"UPDATE {table} SET {sets} FROM (VALUES %s) AS v ({names}) WHERE {table}.id = v.id", f"({values})"
+
+
 class PostgresConnection(Connection):
     """A connection out of the pool."""
 
@@ -85,6 +96,13 @@ class PostgresConnection(Connection):
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         head, _, values = _native(sql).rpartition("VALUES ")
         psycopg2.extras.execute_values(self.raw.cursor(), f"{head} VALUES %s", list(rows), template=values)
+
+    def update_many(self, table: str, columns: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> None:
+        if len(rows) == 1:
+            self._run(update_statement(table, columns), rows[0])
+            return
+        statement, template = _update_of_many(table, columns)
+        psycopg2.extras.execute_values(self.raw.cursor(), statement, rows, template=template, page_size=len(rows))
 
     def insert(self, sql: str, params: Sequence[Any]) -> int:
         return self._run(sql, params).fetchone()[0]
