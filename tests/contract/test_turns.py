@@ -294,3 +294,73 @@ def test_repeating_every_request_of_a_worker_changes_no_history(engine: Engine, 
         )
     assert histories[0] == histories[1]
     assert len(histories[0]) == 17
+
+
+def lease(attempt: dict[str, Any]) -> dict[str, Any]:
+    """What a result needs to name its attempt."""
+    return {"id": attempt["id"], "task_token": attempt["task_token"]}
+
+
+def test_many_results_of_many_runs_go_together_and_one_that_fails_changes_nothing_for_the_others(
+    engine: Engine, clock: FrozenClock
+) -> None:
+    """With and without a bad item, on values of every kind, empty ones included."""
+    worker = Worker(engine, "flow", activities=["act"], sticky=True, max_workflows=50, max_activities=50)
+    ids = [f"run {index}" for index in range(12)]
+    for name in ids:
+        start(engine, name)
+    tasks = worker.turn(max_workflow_tasks=50)["workflow_tasks"]
+    answer = worker.turn(
+        workflow_results=[result_of(task, activity(1), activity(2)) for task in reversed(tasks)], max_activity_tasks=50
+    )
+    attempts = answer["activity_tasks"]
+    assert {item["outcome"] for item in answer["workflow_results"]} == {"applied"} and len(attempts) == 24
+    values = [None, False, 0, 1.5, "", "ü'%s\\", [], {}, {"a": [None]}]
+    firsts = [attempt for attempt in attempts if attempt["activity_seq"] == 1]
+    results = [{**lease(attempt), "result": values[index % len(values)]} for index, attempt in enumerate(firsts)]
+    answer = worker.turn(activity_results=results, max_workflow_tasks=50)
+    assert {item["outcome"] for item in answer["activity_results"]} == {"applied"}
+    events = {task["workflow_id"]: task["history"] for task in answer["workflow_tasks"]}
+    for index, attempt in enumerate(firsts):
+        news = events[attempt["workflow_id"]]
+        assert [(event["seq"], event["event_type"]) for event in news] == [
+            (2, "ActivityScheduled"), (3, "ActivityScheduled"), (4, "ActivityCompleted"),
+        ]  # fmt: skip
+        assert news[-1]["payload"]["result"] == values[index % len(values)]
+    seconds = [lease(attempt) for attempt in attempts if attempt["activity_seq"] == 2]
+    stale = {**seconds[3], "task_token": "made up"}
+    answer = worker.turn(
+        workflow_results=[result_of(task, complete(7)) for task in answer["workflow_tasks"][:2]],
+        activity_results=[seconds[5], stale, seconds[5], *seconds[6:9], results[0]],
+    )
+    assert [item["http_status"] for item in answer["activity_results"]] == [200, 409, 200, 200, 200, 200, 200]
+    assert [item.get("outcome") for item in answer["activity_results"]][2::4] == ["repeated", "repeated"]
+    assert [item["status"] for item in answer["workflow_results"]] == ["COMPLETED", "COMPLETED"]
+    closed = {item["workflow_id"] for item in answer["workflow_results"]}
+    for name in ids:
+        ends = [payload["activity_seq"] for payload in payloads(engine, "ActivityCompleted", name)]
+        assert ends == sorted(set(ends)) and (status(engine, name) == "COMPLETED") is (name in closed)
+
+
+def test_an_activity_of_a_run_that_the_same_turn_closes_is_not_completed(engine: Engine) -> None:
+    worker = Worker(engine, "flow", activities=["act"])
+    for name in ("a", "b"):
+        start(engine, name)
+    tasks = worker.turn(max_workflow_tasks=2)["workflow_tasks"]
+    answer = worker.turn(
+        workflow_results=[result_of(task, activity(1), upsert(1, x=1)) for task in tasks], max_activity_tasks=2
+    )
+    attempts = answer["activity_tasks"]
+    for name in ("a", "b"):
+        workflows.signal(engine, workflow_id=name, name="news")
+    tasks = worker.turn(max_workflow_tasks=2)["workflow_tasks"]
+    answer = worker.turn(
+        workflow_results=[result_of(task, complete()) for task in tasks if task["workflow_id"] == "a"],
+        activity_results=[lease(attempt) for attempt in attempts],
+    )
+    outcomes = {
+        attempt["workflow_id"]: item["http_status"]
+        for attempt, item in zip(attempts, answer["activity_results"], strict=True)
+    }
+    assert outcomes == {"a": 409, "b": 200}
+    assert types(engine, "a")[-1] == "WorkflowCompleted"
