@@ -1,4 +1,4 @@
-"""``python -m benchmarks [--only W1,W3] [--repeat N] [--long] [--json]``: run the workloads and print what they saw."""
+"""``python -m benchmarks [--only W1,W3] [--backend postgres] [--repeat N] [--long] [--json]``: run the workloads."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import orjson
 
 from benchmarks import meters
 from benchmarks.stage import Stage
+from benchmarks.stores import STORES, Store
 from benchmarks.workloads import WORKLOADS, Numbers, long_sequence
 
 LONG_STEPS = 10_000
@@ -23,11 +24,12 @@ def main() -> int:
     workloads = dict(WORKLOADS)
     if options.long:
         workloads["W2"] = partial(long_sequence, steps=LONG_STEPS)
-    _print({"machine": meters.machine()})
+    backend = STORES[options.backend]
+    _print({"machine": meters.machine(), "backend": options.backend})
     failed = False
     for name in options.only:
         try:
-            numbers = median([_run(workloads[name]) for _ in range(options.repeat)])
+            numbers = median([_run(workloads[name], backend) for _ in range(options.repeat)])
         except AssertionError as error:
             failed = True
             _print({"workload": name, "failed": str(error)})
@@ -42,6 +44,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure assay with real processes.")
     parser.add_argument("--only", type=_names, default=list(WORKLOADS), metavar="W1,W3", help="these workloads only")
+    parser.add_argument("--backend", choices=list(STORES), default="sqlite", help="the database (default: sqlite)")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="run each N times and print the medians")
     parser.add_argument("--long", action="store_true", help=f"W2 with {LONG_STEPS} steps")
     parser.add_argument("--json", action="store_true", help="JSON lines only, nothing on stderr")
@@ -56,8 +59,8 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _run(workload: Any) -> Numbers:
-    with Stage() as stage:
+def _run(workload: Any, backend: type[Store]) -> Numbers:
+    with Stage(backend()) as stage:
         numbers: Numbers = workload(stage)
         return numbers
 

@@ -38,11 +38,28 @@ def _group_of(pid: int) -> int | None:
         return None
 
 
+def children(parent: int) -> list[int]:
+    """The processes that ``parent`` has started and that still run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdecimal() and int(_fields(int(entry.name))[1]) == parent:
+                found.append(int(entry.name))
+        except FileNotFoundError:
+            continue  # it has just ended
+    return found
+
+
+def _fields(pid: int) -> list[str]:
+    """/proc/PID/stat from the state on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
 def cpu_seconds(pids: Sequence[int]) -> float:
     """User and system time that the processes have used so far, in seconds."""
     total = 0
     for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = _fields(pid)
         total += int(fields[11]) + int(fields[12])
     return total / TICKS
 
@@ -121,6 +138,7 @@ class Reading:
     engine_cpu: float
     worker_cpu: float
     client_cpu: float
+    database_cpu: float
     machine_cpu: float
     looks: int
     commits: int

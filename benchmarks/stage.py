@@ -13,6 +13,7 @@ from typing import Any, Self
 from assay.client import Client, http_error
 from benchmarks import meters
 from benchmarks.meters import Reading
+from benchmarks.stores import Store
 from tests.harness import EngineProcess, WorkerProcess, wait_until
 
 WORKER_SCRIPT = Path(__file__).with_name("worker.lua")
@@ -26,9 +27,10 @@ Record = dict[str, Any]
 class Stage:
     """Use it in a ``with`` block: the processes live as long as the block."""
 
-    def __init__(self) -> None:
-        self.engine = EngineProcess()
-        self.database = Path(self.engine.backend.removeprefix("sqlite://"))
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.engine = EngineProcess(store.url)
+        self.workers: list[WorkerProcess] = []
         #: how often ``result`` has asked
         self.looks = 0
 
@@ -36,17 +38,24 @@ class Stage:
         self.engine.__enter__()
         try:
             self.client = Client(self.engine.url, pool_size=64)
-            self.worker = WorkerProcess(WORKER_SCRIPT, self.engine.url).start()
-            wait_until(lambda: self.client.call("GET", "workers"), "the worker is registered")
+            self.worker = self.add_worker(self.engine)
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        if hasattr(self, "worker"):
-            self.worker.close()
+        for worker in self.workers:
+            worker.close()
         self.engine.close()
+        self.store.close()
+
+    def add_worker(self, engine: EngineProcess) -> WorkerProcess:
+        """One more worker, which talks to this engine; returns when it is registered."""
+        before = len(self.client.call("GET", "workers"))
+        self.workers.append(WorkerProcess(WORKER_SCRIPT, engine.url).start())
+        wait_until(lambda: len(self.client.call("GET", "workers")) > before, "the worker is registered")
+        return self.workers[-1]
 
     # What a client does
 
@@ -119,9 +128,10 @@ class Stage:
             engine_cpu=meters.cpu_seconds(engine),
             worker_cpu=meters.cpu_seconds(worker),
             client_cpu=own.ru_utime + own.ru_stime,
+            database_cpu=meters.cpu_seconds(self.store.processes()),
             machine_cpu=meters.busy_seconds(),
             looks=self.looks,
-            commits=meters.commits(self.database),
+            commits=self.store.commits(),
             written_mib=meters.written_mib(engine),
         )
 
@@ -131,7 +141,7 @@ class Stage:
         before = self.read()
         costs = Costs()
         yield costs
-        costs.fill(before, self.read(), meters.flush_cost_ms(self.database.parent))
+        costs.fill(before, self.read(), meters.flush_cost_ms(self.store.folder))
 
 
 @dataclass
@@ -142,6 +152,8 @@ class Costs:
     engine_cpu: float = 0.0
     worker_cpu: float = 0.0
     client_cpu: float = 0.0
+    #: of the processes of a database server
+    database_cpu: float = 0.0
     #: what everything else on the machine used meanwhile; much of it spoils a measurement
     others_cpu: float = 0.0
     looks: int = 0
@@ -155,7 +167,8 @@ class Costs:
         self.engine_cpu = after.engine_cpu - before.engine_cpu
         self.worker_cpu = after.worker_cpu - before.worker_cpu
         self.client_cpu = after.client_cpu - before.client_cpu
-        measured = self.engine_cpu + self.worker_cpu + self.client_cpu
+        self.database_cpu = after.database_cpu - before.database_cpu
+        measured = self.engine_cpu + self.worker_cpu + self.client_cpu + self.database_cpu
         self.others_cpu = max(0.0, after.machine_cpu - before.machine_cpu - measured)
         self.looks = after.looks - before.looks
         self.commits = after.commits - before.commits
@@ -168,6 +181,7 @@ class Costs:
             "engine_cpu_s": round(self.engine_cpu, 2),
             "worker_cpu_s": round(self.worker_cpu, 2),
             "client_cpu_s": round(self.client_cpu, 2),
+            "database_cpu_s": round(self.database_cpu, 2),
             "others_cpu_s": round(self.others_cpu, 2),
             "looks": self.looks,
             "commits": self.commits,

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
+from assay.client import Client
 from benchmarks import checks, meters
 from benchmarks.checks import ONE_ACTIVITY
 from benchmarks.live import live_events
 from benchmarks.meters import quantile
 from benchmarks.stage import Costs, Stage
+from benchmarks.statements import count
+from tests.harness import EngineProcess
 
 Numbers = dict[str, Any]
 
@@ -185,6 +189,55 @@ def idle(stage: Stage, seconds: float = IDLE_SECS) -> Numbers:
     }
 
 
+def statements(stage: Stage) -> Numbers:
+    """W8: statements and commits of a workflow of one activity, alone and ten of them with each turn."""
+    numbers: Numbers = {}
+    for width in (1, 10):
+        with closing(type(stage.store)()) as store:
+            counted = count(store.url, width)
+        numbers |= {f"{name}_turns_of_{width}": value for name, value in counted.items()}
+    return numbers
+
+
+def two_engines(stage: Stage, runs: int = 1000) -> Numbers:
+    """W9: one-activity workflows of two workers on one queue, which share one engine, then have one each (Postgres)."""
+    checks.check(
+        stage.store.url.startswith("postgres"), "two engines cannot share a SQLite file; use --backend postgres"
+    )
+    stage.add_worker(stage.engine)
+    warm_up(stage)
+    numbers: Numbers = {}
+    with EngineProcess(stage.store.url) as second:
+        for name, engine in (("one_engine", stage.engine), ("two_engines", second)):
+            if engine is second:
+                stage.workers.pop().close()
+                stage.add_worker(second)
+            clients = (stage.client, Client(engine.url, pool_size=64))
+            numbers[f"{name}_per_s"] = _throughput(stage, clients, [f"{name}-{index}" for index in range(runs)])
+    numbers["two_to_one"] = round(numbers["two_engines_per_s"] / numbers["one_engine_per_s"], 2)
+    return numbers
+
+
+def _throughput(stage: Stage, clients: Sequence[Client], ids: list[str]) -> float:
+    """Workflows per second of runs that are started through these clients in turn."""
+
+    def start(item: tuple[int, str]) -> None:
+        index, workflow_id = item
+        body = {"workflow_type": "OneActivity", "workflow_id": workflow_id, "input": {"id": workflow_id}}
+        clients[index % len(clients)].call("POST", "workflows", body=body)
+
+    before = len(stage.records("OneActivity"))
+    first = time.time()
+    with ThreadPoolExecutor(STARTERS) as starters:
+        list(starters.map(start, enumerate(ids)))
+    stage.wait_for_count("OneActivity", before + len(ids))
+    records = {record["id"]: record for record in stage.records("OneActivity")}
+    for workflow_id in ids:
+        checks.completed(records[workflow_id], {"id": workflow_id})
+    checks.one_attempt_each(stage, ids[:: max(1, len(ids) // 100)])
+    return round(len(ids) / (max(records[workflow_id]["completed_at"] for workflow_id in ids) - first), 1)
+
+
 WORKLOADS: dict[str, Callable[[Stage], Numbers]] = {
     "W1": many_short_runs,
     "W2": long_sequence,
@@ -193,6 +246,8 @@ WORKLOADS: dict[str, Callable[[Stage], Numbers]] = {
     "W5": signals,
     "W6": sleepers,
     "W7": idle,
+    "W8": statements,
+    "W9": two_engines,
     "W10": live_events,
 }
 
