@@ -223,6 +223,7 @@ Register-ArgumentCompleter -Native -CommandName assay -ScriptBlock {{
     $withValue = {_ps_list(tree.with_value)}
     $liveOptions = {_ps_list(tree.live_options)}
     $livePlaces = {_ps_list(tree.live_places)}
+    $program = $commandAst.CommandElements[0].Value
     $quote = [char]39
     $before = @()
     $at = 'assay'
@@ -249,7 +250,7 @@ Register-ArgumentCompleter -Native -CommandName assay -ScriptBlock {{
     }} elseif (-not $skip -and $wordToComplete.StartsWith('-')) {{
         $candidates = $options[$at]
     }} elseif ($skip -or ($livePlaces -ccontains $at)) {{
-        $candidates = @(& $commandAst.CommandElements[0].Value __complete -- @before $wordToComplete 2>$null)
+        $candidates = @(& $program __complete -- @before $wordToComplete 2>$null)
     }} else {{
         $candidates = $words[$at]
     }}
