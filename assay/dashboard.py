@@ -107,6 +107,7 @@ def settings(engine: Engine, base: str) -> dict[str, object]:
         "parentName": brand.parent_name,
         "docsUrl": base + DOCS if brand.api_docs_url is None else brand.api_docs_url,
         "defaultNamespace": brand.default_namespace,
+        "heartbeatSecs": engine.config.lease_secs / 3,
     }
 
 

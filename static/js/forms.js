@@ -104,6 +104,9 @@ export const FormDialog = ({ title, subject, close, wide, text, children, ...for
   <${Form} dismiss=${close} ...${form}>${children}<//>
 <//>`;
 
+/** What is typed into the form around a component, by field. */
+export const useFormValues = () => useContext(FormContext).values;
+
 /** What every field has in common; `check(text)` gives a sentence when the text cannot be used. */
 function useField({ name, required, check, whenTried = true }) {
   const form = useContext(FormContext);

@@ -90,6 +90,16 @@ setInterval(() => {
   if (!document.hidden) for (const tick of [...tickers]) tick();
 }, 1000);
 
+/** Render again every second while the page is visible; gives now in epoch seconds. */
+export function useTick(running = true) {
+  const [, again] = useReducer((count) => count + 1, 0);
+  useEffect(() => {
+    if (running) tickers.add(again);
+    return () => tickers.delete(again);
+  }, [running]);
+  return Date.now() / 1000;
+}
+
 /** Text that is made anew every second and rendered when it changed. */
 function Ticking({ make }) {
   const [text, setText] = useState(make());

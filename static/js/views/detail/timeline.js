@@ -1,7 +1,7 @@
 // The Timeline tab: one bar per activity, timer, wait and child. Only the rows on screen exist.
 
-import { html, useEffect, useMemo, useReducer, useRef, useState } from "../../../vendor/htm/preact-standalone.js";
-import { duration, Empty, exact, Failure, isOpen, Loading } from "../../ui.js";
+import { html, useMemo, useRef, useState } from "../../../vendor/htm/preact-standalone.js";
+import { duration, Empty, exact, Failure, isOpen, Loading, useTick } from "../../ui.js";
 import { thingsOf, useHistory } from "./history.js";
 import { scaleOf, silences } from "./scale.js";
 
@@ -14,17 +14,6 @@ const KINDS = { activity: "Activity", timer: "Timer", wait: "Waits for", child: 
 const TONES = { done: "green", failed: "red", cancelled: "orange", "timed out": "yellow", open: "accent" };
 
 const percent = (share) => `${(share * 100).toFixed(3)}%`;
-
-/** Now in epoch seconds, every second while `running`. */
-function useNow(running) {
-  const [, tick] = useReducer((count) => count + 1, 0);
-  useEffect(() => {
-    if (!running) return undefined;
-    const timer = setInterval(() => document.hidden || tick(), 1000);
-    return () => clearInterval(timer);
-  }, [running]);
-  return Date.now() / 1000;
-}
 
 function spoken(item, now) {
   const attempts = item.attempts > 1 ? `, ${item.attempts} attempts` : "";
@@ -72,7 +61,7 @@ function Rows({ things, scale, now, running, tell }) {
 export default function Timeline({ ns, run, activities }) {
   const { events, error, retry } = useHistory(ns, run, true);
   const running = isOpen(run);
-  const now = Math.max(useNow(running), run.completed_at ?? 0);
+  const now = Math.max(useTick(running), run.completed_at ?? 0);
   const [failedOnly, setFailedOnly] = useState(false);
   const [unfolded, setUnfolded] = useState(new Set());
   const [told, tell] = useState("");
