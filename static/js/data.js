@@ -251,7 +251,7 @@ export function useQuery(key, { topics = [], every = 0, keep = false } = {}) {
   }, [entry, every]);
   if (!entry) return { data: undefined, total: NaN, error: null, loading: false, stale: false, retry() {} };
   if (entry.data !== undefined || !keep) shown.current = entry;
-  const source = entry.data === undefined && keep && shown.current && !entry.error ? shown.current : entry;
+  const source = entry.data === undefined && keep && shown.current ? shown.current : entry;
   return {
     data: source.data,
     total: source.total,

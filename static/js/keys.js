@@ -28,7 +28,8 @@ const Help = ({ close }) => html`<${Dialog} title="Keyboard" close=${close}>
 <//>`;
 
 function move(step) {
-  const rows = [...document.querySelectorAll("main tbody tr[data-row]")];
+  const part = document.activeElement.closest(".panel, .list") || document.querySelector("main .list");
+  const rows = [...(part?.querySelectorAll("tbody tr[data-row]") || [])];
   if (!rows.length) return;
   const at = rows.findIndex((row) => row.contains(document.activeElement));
   const row = rows[at < 0 ? (step > 0 ? 0 : rows.length - 1) : Math.min(rows.length - 1, Math.max(0, at + step))];

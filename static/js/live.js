@@ -29,7 +29,7 @@ function show() {
 
 function setOpen(value) {
   if (open && !value) lostAt = performance.now();
-  if (value && !open) markAllDirty(); // what happened in between was not told
+  if (value && !open) markAllDirty(); // what happened until now was not told
   open = value;
   show();
 }
@@ -54,6 +54,13 @@ function received(event) {
   else markDirty(...topics);
 }
 
+/** News of the stream: an event, or that it is open or lost. `anew`: a tab that led before us may have gone silently. */
+function heard({ event, open: isOpen, anew }) {
+  if (event) received(event);
+  if (anew && open) markAllDirty();
+  if (isOpen !== undefined) setOpen(isOpen);
+}
+
 const TYPES = `workflow_started workflow_running workflow_completed workflow_failed workflow_cancelled workflow_terminated
   workflow_timed_out workflow_continued workflow_cancel_requested workflow_task_failed workflow_archived signal_received
   timer_fired state_updated search_attributes_updated activity_scheduled activity_started activity_retrying
@@ -68,7 +75,7 @@ function stream(ns, tell) {
     source = new EventSource(api + "/events/stream" + query({ namespace: ns }));
     source.onopen = () => {
       failures = 0;
-      tell({ open: true });
+      tell({ open: true, anew: true });
     };
     source.onerror = () => {
       source.close();
@@ -140,15 +147,14 @@ export function follow(ns) {
   let isOpen = false;
   channel.onmessage = ({ data }) => {
     if (data.ask && leading) channel.postMessage({ open: isOpen });
-    if (data.open !== undefined && !leading) setOpen(data.open);
-    if (data.event && !leading) received(data.event);
+    if (!leading) heard(data);
   };
   const leave = inOneTab(name, () => {
     leading = true;
     const end = stream(ns, (news) => {
+      isOpen = news.open ?? isOpen;
       channel.postMessage(news);
-      if (news.event) received(news.event);
-      else setOpen((isOpen = news.open));
+      heard(news);
     });
     return () => {
       leading = false;

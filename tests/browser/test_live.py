@@ -14,7 +14,7 @@ from conftest import Site
 from harness import EngineProcess
 from playwright.sync_api import BrowserContext, Page, expect
 from sites import on
-from waiting import settle
+from waiting import eventually, settle
 
 Open = Callable[..., Page]
 LIST = re.compile(r"/workflows\?namespace=")
@@ -179,6 +179,23 @@ def test_tabs_share_one_stream_and_another_one_takes_over(
         expect(row(tab, f"{ns}-2")).to_be_visible()
     streams = [url for url in guard.requests if "/events/stream" in url]
     assert len(streams) == 2
+
+
+def test_what_happens_after_the_silent_end_of_the_leading_tab_is_not_missed(
+    open_page: Open, site: Any, ns: str, guard: Any
+) -> None:
+    leading, other = (open_page(site.page_url(ns)) for _ in range(2))
+    for tab in (leading, other):
+        live(tab)
+    settle(other, guard)
+    held: list[Any] = []
+    other.route(re.compile("/events/stream"), lambda route: held.append(route))
+    leading.evaluate("addEventListener('pagehide', (event) => event.stopImmediatePropagation(), true)")
+    leading.close()
+    eventually(other, lambda: held, "the other tab opens a stream")
+    site.start(ns, f"{ns}-between")
+    held[0].continue_()
+    expect(row(other, f"{ns}-between")).to_be_visible()
 
 
 def test_eight_tabs_stay_usable_over_one_connection_pool(open_page: Open, site: Any, ns: str) -> None:
