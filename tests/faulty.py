@@ -208,6 +208,7 @@ class FaultyEngine(Engine):
                 with self.faults.switched(True):
                     return super().run(name, remembered, *args, **kwargs)
             except AnswerLost:
+                self.refused_since = None
                 tx, result = done[0]
                 if tx.error is not None:
                     raise tx.error from None
@@ -217,6 +218,8 @@ class FaultyEngine(Engine):
             except NotReady as error:
                 if not isinstance(error.__cause__, INJECTED):
                     raise
+                # It is tried again at once: no sign of life goes unnoticed meanwhile.
+                self.refused_since = None
 
     def _repeat(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
         """Send the same again: it is recognised, and nothing changes."""

@@ -247,20 +247,25 @@ def roll_back(raw: Any) -> None:
 
 
 class Complaints:
-    """Says in the log why there is no database, now and then, and when there is one again."""
+    """Says in the log why there is no database any more, now and then, and when there is one again.
+
+    As long as there was none at all, whoever starts the engine says so.
+    """
 
     def __init__(self) -> None:
         self._last = ("", 0.0)
+        self._was_used = False
 
     def about(self, error: BaseException) -> None:
         """The database cannot be used because of this."""
         cause, now = one_line(error), time.monotonic()
-        if cause != self._last[0] or now - self._last[1] > COMPLAINT_SECS:
+        if self._was_used and (cause != self._last[0] or now - self._last[1] > COMPLAINT_SECS):
             self._last = cause, now
             log.warning("the database cannot be used", cause=cause)
 
     def end(self) -> None:
         """The database was used."""
+        self._was_used = True
         if self._last[0]:
             self._last = "", 0.0
             log.info("the database can be used again")
