@@ -26,9 +26,9 @@ from assay.store.database import Connection, Database
 VERSION_ATTRIBUTE = "assay_engine_version"
 
 #: a source with at most so many rows is read whole
-SMALL = 4000
+SMALL = 2000
 #: sources are compared up to this size
-COMPARED = 50_000
+COMPARED = 20_000
 #: ids per statement
 CHUNK = 500
 #: longer terms are kept as their SHA-256

@@ -11,7 +11,9 @@ from worker import Worker, complete, start, upsert
 
 from assay.clock import FrozenClock
 from assay.engine import Engine, namespaces, queries, search, workflows
-from assay.store.database import same_json
+from assay.store import schema
+from assay.store.database import Connection, connect, same_json
+from benchmarks import million
 
 STATUSES = ("PENDING", "FAILED", "CANCELLED")
 TYPES = ("flow", "Übung", "FLOWER")
@@ -241,3 +243,70 @@ def test_letters_whose_small_form_is_ascii_are_found(engine: Engine) -> None:
     assert [row["id"] for row in queries.list_workflows(engine, q="10\N{KELVIN SIGN}").rows] == ["10\N{KELVIN SIGN}"]
     for text in ("0% S", "SURE\\_", "\\"):
         assert [row["id"] for row in queries.list_workflows(engine, q=text).rows] == ["100% sure\\_"]
+
+
+class Recorder:
+    """A connection that keeps the plans of what is asked."""
+
+    def __init__(self, db: Connection, explain: str) -> None:
+        self._db = db
+        self._explain = explain
+        self.plan = ""
+
+    def value(self, sql: str, params: Any = ()) -> Any:
+        """See ``Connection.value``."""
+        self._note(sql, params)
+        return self._db.value(sql, params)
+
+    def tuples(self, sql: str, params: Any = ()) -> Any:
+        """See ``Connection.tuples``."""
+        self._note(sql, params)
+        return self._db.tuples(sql, params)
+
+    def _note(self, sql: str, params: Any) -> None:
+        self.plan += "\n".join(row[-1] for row in self._db.tuples(f"{self._explain} {sql}", tuple(params)))
+
+
+def test_pages_of_many_runs_are_read_from_indexes(backend: str) -> None:
+    database = connect(backend)
+    try:
+        schema.migrate(database)
+        million.fill(database, 5000)
+        postgres = database.dialect.name == "postgres"
+        if postgres:
+            with database.transaction() as db:
+                db.execute("ANALYZE")
+        attributes = "workflow_attributes_pkey" if postgres else "a USING PRIMARY KEY"
+        for index, wanted in (
+            ("workflows_newest", {}),
+            ("workflows_status", {"status": "FAILED"}),
+            ("workflows_workflow_type", {"workflow_type": "Legacy"}),
+            ("workflows_task_queue", {"task_queue": "slow"}),
+            (attributes, {"search_attrs": {"tenant": "t77"}}),
+            (attributes, {"search_attrs": {"amount": 77.0}}),
+        ):
+            with database.reading() as db:
+                recorder = Recorder(db, "EXPLAIN" if postgres else "EXPLAIN QUERY PLAN")
+                found = search.Search(database, recorder, search.Filters("main", **wanted))  # type: ignore[arg-type]
+                assert found.page(None, 51, 0), wanted
+            assert index in recorder.plan, recorder.plan
+            assert "Seq Scan" not in recorder.plan
+            assert "Sort" not in recorder.plan
+    finally:
+        database.close()
+
+
+def test_the_version_stamp_is_found_by_the_index_of_postgres(postgres_database: str) -> None:
+    database = connect(postgres_database)
+    try:
+        million.fill(database, 5000)
+        with database.transaction() as db:
+            db.execute("ANALYZE")
+        with database.reading() as db:
+            recorder = Recorder(db, "EXPLAIN")
+            wanted = {search.VERSION_ATTRIBUTE: "9.9.9"}
+            found = search.Search(database, recorder, search.Filters("main", search_attrs=wanted))  # type: ignore[arg-type]
+            assert found.page(None, 51, 0) == []
+        assert "workflows_search" in recorder.plan, recorder.plan
+    finally:
+        database.close()
