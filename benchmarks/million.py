@@ -188,7 +188,7 @@ def _settle(url: str) -> None:
 
 
 def measure(backend: str = "sqlite", runs: int = RUNS) -> list[dict[str, Any]]:
-    """One line per query: 50th and 95th percentile in milliseconds over ``PAGES`` requests, as a client sees them."""
+    """One line per query: least, 50th and 95th percentile in milliseconds over ``PAGES`` requests, as a client sees them."""
     lines = []
     with stored(backend, runs) as url, EngineProcess(url) as engine:
         client = Client(engine.url)
@@ -209,6 +209,8 @@ def _timed(client: Client, query: Query, path: tuple[str, ...] = ("workflows",))
         check(answer.status == 200, f"{query}: {answer.status}")
         rows = answer.json()
     return {
+        # What it costs when no other program is in the way.
+        "best_ms": round(min(times) * 1000, 1),
         "p50_ms": round(meters.quantile(times, 0.5) * 1000, 1),
         "p95_ms": round(meters.quantile(times, 0.95) * 1000, 1),
         "rows": len(rows) if isinstance(rows, list) else None,
@@ -280,7 +282,7 @@ def report(lines: list[dict[str, Any]]) -> None:
     for line in lines:
         total = "" if line["total"] is None else f"  of {line['total']}"
         print(
-            f"    {line['query']:<40}{line['p50_ms']:>9} ms{line['p95_ms']:>9} ms  {line['rows']}{total}",
+            f"    {line['query']:<40}{line['best_ms']:>9}{line['p50_ms']:>9}{line['p95_ms']:>9} ms  {line['rows']}{total}",
             file=sys.stderr,
         )
 
