@@ -57,7 +57,7 @@ def real_ids(client: Client, examples: dict[str, Any]) -> dict[str, str]:
     return {lease["worker_id"]: worker, lease["task_token"]: task["task_token"]}
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_every_operation_keeps_to_the_document(tmp_path: Path) -> None:
     with EngineProcess() as engine:
         client = Client(engine.url)
@@ -76,7 +76,7 @@ def test_every_operation_keeps_to_the_document(tmp_path: Path) -> None:
         command += ["--suppress-health-check", "all"]
         command += [word for name in left_out for word in ("--exclude-operation-id", name)]
         report = subprocess.run(
-            command, env=environment(env), cwd=tmp_path, capture_output=True, text=True, timeout=380, check=False
+            command, env=environment(env), cwd=tmp_path, capture_output=True, text=True, timeout=580, check=False
         )
         assert report.returncode == 0, report.stdout[-20_000:] + report.stderr[-5_000:]
         # All but the one that it read the document with.
