@@ -188,7 +188,7 @@ def _settle(url: str) -> None:
 
 
 def measure(backend: str = "sqlite", runs: int = RUNS) -> list[dict[str, Any]]:
-    """One line per query: least, 50th and 95th percentile in milliseconds over ``PAGES`` requests, as a client sees them."""
+    """One line per query: least, 50th and 95th percentile in milliseconds of ``PAGES`` requests by a client."""
     lines = []
     with stored(backend, runs) as url, EngineProcess(url) as engine:
         client = Client(engine.url)
@@ -281,10 +281,8 @@ def report(lines: list[dict[str, Any]]) -> None:
     """The same for people, on stderr."""
     for line in lines:
         total = "" if line["total"] is None else f"  of {line['total']}"
-        print(
-            f"    {line['query']:<40}{line['best_ms']:>9}{line['p50_ms']:>9}{line['p95_ms']:>9} ms  {line['rows']}{total}",
-            file=sys.stderr,
-        )
+        times = "".join(f"{line[name]:>9}" for name in ("best_ms", "p50_ms", "p95_ms"))
+        print(f"    {line['query']:<40}{times} ms  {line['rows']}{total}", file=sys.stderr)
 
 
 if __name__ == "__main__":
