@@ -97,8 +97,9 @@ class Tail:
     def start(self) -> bool:
         """Find the newest place below which nothing can appear any more; False when that is not known yet."""
         with self._database.reading() as db:
-            if self._has_settled(db, newest(db) if self._probe is None else 0):
-                self.last = self._settled
+            settled = self._has_settled(db, newest(db) if self._probe is None else 0)
+        if settled:  # not before the connection is given back, which lets others run
+            self.last = self._settled
         self.held = self.last is None
         return not self.held
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gevent
@@ -280,6 +281,23 @@ def test_a_slow_client_gets_everything_and_takes_no_memory(
     assert engine.streams.after(ids[0] - 1, 100) is None and len(engine.streams.after(ids[-6], 100) or ()) == 5
     slow.types(40)
     assert slow.ids == fast.ids == ids
+
+
+def test_one_that_resumes_while_the_reader_begins_misses_nothing(
+    engine: Engine, listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        start(engine, f"w{number}")
+    plain = engine.db.reading
+
+    @contextmanager
+    def lingering() -> Iterator[Any]:
+        with plain() as db:
+            yield db
+        gevent.sleep(0.05)  # giving back a connection may let others run
+
+    monkeypatch.setattr(engine.db, "reading", lingering)
+    assert listen(after=str(last_id(engine) - 5)).types(5) == ["workflow_started"] * 5
 
 
 def test_one_that_catches_up_lets_others_run(engine: Engine, listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
