@@ -264,3 +264,14 @@ def test_describe_on_a_terminal_is_a_card_that_starts_with_the_verdict() -> None
     assert any(line.split() == ["Child", "child-1", "RUNNING"] for line in lines)
     assert "Error" not in card
     assert piped.json == {**record, "pending": PENDING}
+
+
+@pytest.mark.parametrize(
+    "text", ["1e5", "7E+10", "0o17", "0x1f", ".5e1", "1.", "-1e5", "12", "1.0", "yes", "null", "~"]
+)
+def test_a_text_that_looks_like_a_number_is_quoted_in_yaml(text: str) -> None:
+    assert show({"name": text}, "schedule", "describe", "s", "--output", "yaml") == f"name: '{text}'\n"
+
+
+def test_numbers_are_not_quoted_in_yaml() -> None:
+    assert show({"a": 1.5, "b": 17}, "schedule", "describe", "s", "--output", "yaml") == "a: 1.5\nb: 17\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,9 @@ Cell = Callable[[Mapping[str, Any]], Any]
 #: A header and the field (or function of the record) under it.
 Column = tuple[str, str | Cell]
 
+#: how a number begins and what it looks like in YAML 1.2
+_NUMERIC = frozenset("0123456789.+-")
+_NUMBER = re.compile(r"[-+]?(0o[0-7]+|0x[0-9a-fA-F]+|(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?)")
 _CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "?")
 
 
@@ -129,4 +133,12 @@ def _cell(row: Mapping[str, Any], column: str | Cell) -> str:
 def _yaml(value: Any) -> str:
     import yaml  # slow to import, and rarely asked for
 
-    return str(yaml.safe_dump(value, allow_unicode=True, sort_keys=False, width=2**31))
+    class Dumper(yaml.SafeDumper):
+        """Quotes texts that YAML 1.2 takes for numbers (1e5, 0o17), which YAML 1.1 and its writer do not."""
+
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        style = "'" if value[:1] in _NUMERIC and _NUMBER.fullmatch(value) else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    return str(yaml.dump(value, Dumper=Dumper, allow_unicode=True, sort_keys=False, width=2**31))
