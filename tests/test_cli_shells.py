@@ -184,6 +184,7 @@ def _wait_for_approval(client: Client, me: str) -> None:
         client.call("POST", "workflow-tasks", task["workflow_id"], "commands", body=body)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("shell", installed())
 def test_a_shell_offers_what_the_engine_knows(shell: str, url: str, program: Path, scripts: Path) -> None:
     env = shell_environment(url, program, scripts)
@@ -191,6 +192,7 @@ def test_a_shell_offers_what_the_engine_knows(shell: str, url: str, program: Pat
         assert sorted(SHELLS[shell](words, env, scripts / shell)) == offered, words
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("shell", installed())
 def test_without_an_engine_a_shell_offers_commands_and_fixed_values(shell: str, program: Path, scripts: Path) -> None:
     env = shell_environment("http://127.0.0.1:1", program, scripts)
