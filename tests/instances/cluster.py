@@ -18,7 +18,8 @@ from harness import CHECKOUT, EngineProcess, Process, WorkerProcess, wait_until
 from assay.client import Answer, Client, Unreachable
 
 SCRIPT = CHECKOUT / "tests" / "scripts" / "crash.lua"
-LEASE = 3.0
+#: long enough that a busy machine does not lose a living worker
+LEASE = 10.0
 #: long enough for a slow machine; nothing waits for it when all is well
 PATIENCE = 60.0
 CLOSED = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from cluster import LEASE, PATIENCE, Cluster, eventually
+from cluster import PATIENCE, Cluster, eventually
 from conftest import Start
 from harness import EngineProcess, environment
 from network import Way, addresses, postgres_way
@@ -19,7 +19,9 @@ from assay.client import Client
 from assay.store.postgres import Postgres
 
 TIMEOUT = 2.0
-SETTINGS = {"ASSAY_POSTGRES_TIMEOUT_SECS": str(TIMEOUT), "ASSAY_POSTGRES_POOL_SIZE": "4"}
+#: a task whose answer got lost comes back after this time
+SHORT_LEASE = {"ASSAY_WF_DISPATCH_TIMEOUT_SECS": "3"}
+SETTINGS = {**SHORT_LEASE, "ASSAY_POSTGRES_TIMEOUT_SECS": str(TIMEOUT), "ASSAY_POSTGRES_POOL_SIZE": "4"}
 
 
 def slow(way: Way) -> None:
@@ -46,7 +48,7 @@ def torn(way: Way) -> None:
 
 def swallowed(way: Way) -> None:
     way.swallow()
-    time.sleep(LEASE / 3)
+    time.sleep(1)
     way.deliver()
 
 
@@ -81,7 +83,7 @@ def assert_completed(cluster: Cluster, started: list[str]) -> None:
 
 
 def test_a_worker_on_a_bad_network_does_all_its_work(cluster: Start) -> None:
-    one = cluster(1)
+    one = cluster(1, **SHORT_LEASE)
     with Way(*addresses([one.engines[0].url])) as way:
         one.worker(way.url)
         for fault in FAULTS:

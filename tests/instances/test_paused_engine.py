@@ -6,11 +6,12 @@ import threading
 import time
 from typing import Any
 
-from cluster import LEASE, PATIENCE, eventually, freeze, thaw
+from cluster import PATIENCE, eventually, freeze, thaw
 from conftest import Start
 
 from assay.client import Answer, Client, Unreachable
 
+LEASE = 3.0
 REGISTRATION = {"identity": "by hand", "workflows": ["flow"], "activities": ["act"]}
 
 
@@ -42,7 +43,7 @@ def commands(client: Client, task: dict[str, Any], worker: str) -> Answer:
 
 
 def test_its_claims_and_long_polls_are_void_and_it_does_not_lead(cluster: Start) -> None:
-    two = cluster(2)
+    two = cluster(2, ASSAY_WF_DISPATCH_TIMEOUT_SECS=str(LEASE))
     paused = two.leader()
     other = next(engine for engine in two.engines if engine is not paused)
     here, there = Client(paused.url, timeout=PATIENCE, pool_size=8), Client(other.url, timeout=PATIENCE)
