@@ -11,7 +11,7 @@ import { markAllDirty, markDirty, network } from "./data.js";
 
 const LONGEST_RETRY_MS = 30000;
 const POLL_MS = 5000;
-const LEASE_MS = 4000;
+const LEASE_MS = 10000;
 
 /** Live, Reconnecting or Offline. */
 export const connection = { state: "Reconnecting", watchers: new Set() };

@@ -117,9 +117,9 @@ function keepScroll() {
   history.replaceState({ ...history.state, scroll: positions() }, "");
 }
 
-// Content comes with the data, so the place is looked for until it exists, the reader scrolls, or 5 s are over.
+// Content comes with the data, so the place is looked for until it exists, the reader scrolls, or 10 s are over.
 function restoreScroll(wanted) {
-  const until = performance.now() + 5000;
+  const until = performance.now() + 10000;
   let stopped = false;
   const stop = () => (stopped = true);
   for (const kind of ["wheel", "touchmove", "keydown", "pointerdown"]) addEventListener(kind, stop, { once: true, passive: true });

@@ -30,6 +30,13 @@ PATIENCE_MS = 30_000
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SCRIPTS = Path(__file__).resolve().parent / "scripts"
 
+#: a toast stays for 5 s, which is short for a test on a busy machine
+LASTING_TOASTS = """
+const wait = window.setTimeout;
+const lasting = (ms) => (ms > 4000 && ms <= 5000 ? (window.toastMs ?? 60000) : ms);
+window.setTimeout = (action, ms, ...rest) => wait(action, lasting(ms), ...rest);
+"""
+
 expect.set_options(timeout=PATIENCE_MS)
 
 _numbers = itertools.count(1)
@@ -139,6 +146,7 @@ def context(browser: Browser, site: Site, context_options: dict[str, Any]) -> It
     """A browser without a past. After the test its guard is asked."""
     context = browser.new_context(**context_options)
     context.set_default_timeout(PATIENCE_MS)
+    context.add_init_script(LASTING_TOASTS)
     context.guard = Guard(context, site.url)  # type: ignore[attr-defined]
     yield context
     context.close()

@@ -134,15 +134,17 @@ def test_signing_out_ends_the_session_and_leads_back(
     expect(page.get_by_role("heading", level=1)).to_have_text("Workers")
 
 
-def test_a_session_that_ends_leads_to_the_login_and_back(open_page: Open, site: Any, ns: str, context: Any) -> None:
+def test_a_session_that_ends_leads_to_the_login_and_back(open_page: Open, site: Any, ns: str, key: str) -> None:
     made = site.client.call("POST", "api-keys", body={"label": f"alice {ns}"})
     page = open_page(f"/workflow/ns/{ns}/workflows?q=abc", ready="login-form")
     sign_in(page, made["plaintext"])
     expect(page.locator(".principal")).to_have_text(f"alice {ns}")
     site.client.call("DELETE", "api-keys", str(made["id"]))
-    page.get_by_test_id("nav-schedules").click()
+    page.evaluate("document.querySelector('[data-testid=nav-schedules]')?.click()")  # it may know already
     expect(page.get_by_test_id("login-form")).to_be_visible()
-    expect(page).to_have_url(re.compile("schedules$"))
+    expect(page).to_have_url(re.compile("/login\\?next=.*(schedules|workflows%3Fq%3Dabc)$"))
+    sign_in(page, key)
+    expect(page).to_have_url(re.compile(f"/ns/{ns}/(schedules|workflows.q=abc)$"))
 
 
 def test_a_new_session_in_another_tab_does_not_stop_this_one(

@@ -190,6 +190,7 @@ def test_a_run_is_started_from_the_form(open_page: Open, site: Any, ns: str, wor
     submit(page)
     expect(page.get_by_test_id("dialog")).to_have_count(0)
     toast(page, f"Started {ns} {HOSTILE}")
+    assert page.get_by_test_id("toast").count() == 1
     expect(row(page, f"{ns} {HOSTILE}")).to_contain_text("Completed")
     answer = site.client.request("GET", "workflows", f"{ns} {HOSTILE}").body
     assert b'"result":{"big":9223372036854775807,"f":1.0}' in answer
@@ -327,3 +328,22 @@ def test_a_click_on_a_row_opens_it_and_one_on_a_control_does_not(open_page: Open
     expect(page.get_by_test_id("detail")).to_have_count(0)
     row(page, f"{ns}-1").get_by_role("link").press("Enter")
     expect(page.get_by_test_id("detail")).to_be_visible()
+
+
+def test_a_toast_goes_by_itself_or_when_it_is_dismissed(open_page: Open, site: Any, ns: str) -> None:
+    site.start(ns, f"{ns}-1")
+    page = open_page(site.page_url(ns))
+
+    def signal(name: str) -> None:
+        row(page, f"{ns}-1").get_by_test_id("row-action-signal").click()
+        fill(page, name=name)
+        submit(page)
+
+    signal("first")
+    toast(page, "Signal 'first' sent")
+    page.get_by_test_id("toast").get_by_role("button", name="Dismiss").click()
+    expect(page.get_by_test_id("toast")).to_have_count(0)
+    page.evaluate("window.toastMs = 300")
+    signal("second")
+    expect(page.get_by_test_id("dialog")).to_have_count(0)
+    expect(page.get_by_test_id("toast")).to_have_count(0)
