@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -102,7 +103,7 @@ class Stage:
 
     def recover(self) -> None:
         """The engine died where it should: start it again."""
-        assert self.engine.wait(10) == 1
+        assert self.engine.wait(60) == 1
         assert "crash point" in self.engine.log()
         self.engine.env = dict(SETTINGS)
         self.engine.restart()
@@ -147,7 +148,7 @@ class Stage:
             return condition()
 
         try:
-            return wait_until(unhurried, what, 40)
+            return wait_until(unhurried, what, 90)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.engine.log()}") from None
 
@@ -177,7 +178,7 @@ def worker_dies(stage: Stage, label: str) -> None:
         stage.finish(queue)
         assert dying.terminate() == crashpoints.EXIT_CODE
     else:
-        assert dying.wait(20) == crashpoints.EXIT_CODE, dying.log()
+        assert dying.wait(60) == crashpoints.EXIT_CODE, dying.log()
         other = stage.worker(queue)
         stage.finish(queue)
         other.kill()
@@ -209,39 +210,43 @@ def engine_dies(label: str) -> None:
 
 
 def chosen(request: pytest.FixtureRequest, test: str) -> list[str]:
-    """The labels of this test that are run."""
+    """The labels of this test that are run by this process, as far as that is known: parallel ones share them."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return []
     items = [item for item in request.session.items if getattr(item, "originalname", "") == test]
     return [item.callspec.params["label"] for item in items]  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")
-def workers(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]]]:
-    """What becomes of the workers, by label; several at a time, all on one engine."""
+def workers(request: pytest.FixtureRequest) -> Iterator[Callable[[str], None]]:
+    """Says what becomes of the workers, by label; all are on one engine, several at a time when they are known."""
     with EngineProcess(env=SETTINGS) as engine, ThreadPoolExecutor(AT_A_TIME) as pool:
         stage = Stage(engine)
         labels = chosen(request, "test_a_worker_that_dies_anywhere_is_replaced_by_the_next")
-        yield {label: pool.submit(worker_dies, stage, label) for label in labels}
+        begun = {label: pool.submit(worker_dies, stage, label) for label in labels}
+        yield lambda label: begun[label].result() if label in begun else worker_dies(stage, label)
         pool.shutdown(cancel_futures=True)
         stage.close()
         stage.check()
 
 
 @pytest.fixture(scope="module")
-def engines(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]]]:
-    """What becomes of the engines, by label; several at a time."""
+def engines(request: pytest.FixtureRequest) -> Iterator[Callable[[str], None]]:
+    """Says what becomes of the engines, by label; several at a time when they are known."""
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         labels = chosen(request, "test_an_engine_that_dies_anywhere_is_started_again_and_nothing_is_lost")
-        yield {label: pool.submit(engine_dies, label) for label in labels}
+        begun = {label: pool.submit(engine_dies, label) for label in labels}
+        yield lambda label: begun[label].result() if label in begun else engine_dies(label)
         pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.parametrize("label", WORKER_LABELS)
-def test_a_worker_that_dies_anywhere_is_replaced_by_the_next(workers: dict[str, Future[None]], label: str) -> None:
-    workers[label].result()
+def test_a_worker_that_dies_anywhere_is_replaced_by_the_next(workers: Callable[[str], None], label: str) -> None:
+    workers(label)
 
 
 @pytest.mark.parametrize("label", ENGINE_LABELS)
 def test_an_engine_that_dies_anywhere_is_started_again_and_nothing_is_lost(
-    engines: dict[str, Future[None]], label: str
+    engines: Callable[[str], None], label: str
 ) -> None:
-    engines[label].result()
+    engines(label)
