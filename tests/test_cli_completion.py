@@ -7,8 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 from in_process import cli
+
+from assay.cli.live import ARGUMENTS
+from assay.cli.root import root
 
 SHELLS = ("bash", "zsh", "fish", "powershell", "elvish")
 CHECKS = {"bash": ["bash", "-n"], "zsh": ["zsh", "-n"], "fish": ["fish", "-n"]}
@@ -95,3 +99,17 @@ def complete(path: Path, *words: str) -> list[str]:
 )
 def test_bash_offers(bash_script: Path, words: list[str], offered: list[str]) -> None:
     assert complete(bash_script, *words) == offered
+
+
+def test_every_command_on_a_run_schedule_or_namespace_asks_the_engine_for_their_names() -> None:
+    """A new command is not forgotten: all that take an id or the name of something that exists."""
+    makes_new_ones = {"assay schedule create", "assay namespace create"}
+    wanted = set()
+    for group in ("workflow", "schedule", "namespace"):
+        found = root.get_command(click.Context(root), group)
+        assert isinstance(found, click.Group)
+        for name, command in found.commands.items():
+            arguments = [param.name for param in command.params if isinstance(param, click.Argument)]
+            if arguments[:1] in (["workflow_id"], ["name"]):
+                wanted.add(f"assay {group} {name}")
+    assert wanted - makes_new_ones == set(ARGUMENTS)

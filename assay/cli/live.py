@@ -29,7 +29,7 @@ MOST = 100
 
 _RUN, _SCHEDULE, _NAMESPACE = "runs", "schedules", "namespaces"
 _ON_A_SCHEDULE = ("describe", "patch", "pause", "resume", "delete", "trigger")
-_ON_A_RUN = ("describe", "events", "children", "cancel", "terminate", "continue-as-new", "wait")
+_ON_A_RUN = ("describe", "events", "children", "archive-get", "cancel", "terminate", "continue-as-new", "wait")
 #: What the arguments of a command name, in their order.
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     **{f"assay workflow {name}": (_RUN,) for name in _ON_A_RUN},
