@@ -25,3 +25,11 @@ def cluster(postgres_database: str, tmp_path: Path) -> Iterator[Start]:
 
         yield start
     assert_invariants(postgres_database)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several processes start in each of these tests, perhaps on a machine that is busy with others."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.parent == here:
+            item.add_marker(pytest.mark.timeout(400))

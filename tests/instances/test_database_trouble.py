@@ -214,7 +214,7 @@ def test_a_worker_of_another_instance_is_not_lost_for_signs_of_life_that_could_n
         for _ in range(int(2 * lease)):
             second(heard=True)
         with full(postgres, postgres_database):
-            for _ in range(int(3 * lease)):
+            for _ in range(int(lease) + 1):
                 with pytest.raises(NotReady):
                     worker.heartbeat(held)
                 second(heard=False)
