@@ -215,3 +215,7 @@ def thaw(process: Process) -> None:
 def eventually(condition: Callable[[], Any], what: str) -> Any:
     """Wait for a condition as long as a slow machine may take."""
     return wait_until(condition, what, PATIENCE)
+
+
+#: starts so many engines, see the fixture ``cluster``
+Start = Callable[..., Cluster]

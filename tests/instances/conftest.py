@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from cluster import Cluster
+from cluster import Cluster, Start
 from soundness import assert_invariants
-
-Start = Callable[..., Cluster]
 
 
 @pytest.fixture

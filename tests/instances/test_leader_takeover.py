@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from cluster import Admin, Patient, assert_once_per_due_time, crash, due_times, eventually, every_second, freeze, thaw
-from conftest import Start
+from cluster import (
+    Admin,
+    Patient,
+    Start,
+    assert_once_per_due_time,
+    crash,
+    due_times,
+    eventually,
+    every_second,
+    freeze,
+    thaw,
+)
 
 from assay.store import pgsessions
 

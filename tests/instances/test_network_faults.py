@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from cluster import PATIENCE, Cluster, eventually
-from conftest import Start
+from cluster import PATIENCE, Cluster, Start, eventually
 from harness import EngineProcess, environment
 from network import Way, addresses, postgres_way
 

@@ -6,8 +6,7 @@ import threading
 import time
 from typing import Any
 
-from cluster import PATIENCE, eventually, freeze, thaw
-from conftest import Start
+from cluster import PATIENCE, Start, eventually, freeze, thaw
 
 from assay.client import Answer, Client, Unreachable
 

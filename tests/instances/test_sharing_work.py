@@ -10,8 +10,17 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from cluster import PATIENCE, Cluster, Patient, assert_once_per_due_time, crash, due_times, eventually, every_second
-from conftest import Start
+from cluster import (
+    PATIENCE,
+    Cluster,
+    Patient,
+    Start,
+    assert_once_per_due_time,
+    crash,
+    due_times,
+    eventually,
+    every_second,
+)
 from harness import CHECKOUT, EngineProcess, Process, WorkerProcess, free_port
 from network import Way, addresses
 
