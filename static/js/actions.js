@@ -7,14 +7,6 @@ import { change, path, toJson } from "./data.js";
 import { FormDialog, jsonValue, JsonField, TextField } from "./forms.js";
 import { isOpen, openDialog, toast } from "./ui.js";
 
-/** action -> label of its button, and whether it is there for a run. */
-export const ACTIONS = {
-  signal: { label: "Signal", applies: isOpen },
-  cancel: { label: "Cancel", applies: (run) => isOpen(run) && !run.cancel_requested_at },
-  terminate: { label: "Terminate", applies: isOpen, danger: true },
-  continue: { label: "New run", applies: (run) => !isOpen(run) },
-};
-
 const post = (run, segments, body) => change("POST", path(["workflows", run.id, ...segments], { namespace: run.namespace }), body, ["list", `run:${run.id}`]);
 const textOrNothing = (text = "") => text.trim() || undefined;
 

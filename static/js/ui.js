@@ -74,6 +74,14 @@ export const STATUSES = {
 
 export const isOpen = (run) => run.status === "PENDING" || run.status === "RUNNING";
 
+/** action -> label of its button, and whether it is there for a run; actions.js does them. */
+export const ACTIONS = {
+  signal: { label: "Signal", applies: isOpen },
+  cancel: { label: "Cancel", applies: (run) => isOpen(run) && !run.cancel_requested_at },
+  terminate: { label: "Terminate", applies: isOpen, danger: true },
+  continue: { label: "New run", applies: (run) => !isOpen(run) },
+};
+
 /** Glyph, word and colour; `tone` is muted, accent, green, red, yellow or orange. */
 export const Badge = ({ glyph, tone = "muted", children, ...rest }) => html`<span class="badge tone-${tone}" ...${rest}><span class="glyph" aria-hidden="true">${glyph}</span>${children}</span>`;
 
@@ -82,6 +90,11 @@ export function Status({ status }) {
   const [glyph, word, tone] = STATUSES[status] || ["?", status, "muted"];
   return html`<${Badge} glyph=${glyph} tone=${tone} data-status=${status}>${word}<//>`;
 }
+
+/** The status of a run, and beside it that it is being cancelled or that its workers fail. */
+export const RunStatus = ({ run }) => html`<${Status} status=${run.status} />
+  ${isOpen(run) && run.cancel_requested_at !== null && html` <${Badge} glyph="⊘" tone="orange">cancelling<//>`}
+  ${isOpen(run) && run.task_error !== null && html` <${Badge} glyph="!" tone="red">task failing<//>`}`;
 
 // ------------------------------------------------------------------------------------------------------- time
 
@@ -238,32 +251,23 @@ export function Guard({ name, children }) {
 
 const modules = new Map();
 
-/** The module that `load` imports, once it is there; {module, error, retry}. `name` keys it. */
-export function useModule(name, load) {
-  const [, again] = useReducer((count) => count + 1, 0);
-  const found = modules.get(name);
-  const start = () => {
-    modules.set(name, {});
-    const settle = (result) => {
-      modules.set(name, result);
-      again();
-    };
-    load().then((module) => settle({ module }), (error) => settle({ error: { message: `This part did not load: ${error.message}` } }));
-  };
-  useEffect(() => {
-    if (!modules.has(name)) start();
-    else if (!found?.module && !found?.error) waitFor(name, again);
-  }, [name]);
-  return { module: found?.module, error: found?.error, retry: start };
+function startLoading(load) {
+  const entry = { module: undefined, error: undefined, watchers: new Set(), retry };
+  function retry() {
+    entry.error = undefined;
+    load()
+      .then((module) => (entry.module = module))
+      .catch((error) => (entry.error = { message: `This part did not load: ${error.message}` }))
+      .then(() => entry.watchers.forEach((watcher) => watcher()));
+  }
+  retry();
+  return entry;
 }
 
-function waitFor(name, then) {
-  const timer = setInterval(() => {
-    const { module, error } = modules.get(name);
-    if (!module && !error) return;
-    clearInterval(timer);
-    then();
-  }, 30);
+/** The module that `load` imports, once it is there; {module, error, retry}. `name` keys it. */
+export function useModule(name, load) {
+  if (!modules.has(name)) modules.set(name, startLoading(load));
+  return useWatched(modules.get(name));
 }
 
 // ----------------------------------------------------------------------------------------------------- toasts

@@ -1,11 +1,11 @@
 // The detail of one run, beside the list: what it is, what it waits for, what can be done, and its tabs.
 
 import { html, useEffect, useRef, useState } from "../../vendor/htm/preact-standalone.js";
-import { ACTIONS, runAction } from "../actions.js";
+import { runAction } from "../actions.js";
 import { path, useQuery } from "../data.js";
 import { currentRoute, go, goWith, href } from "../route.js";
 import { startRun } from "../start.js";
-import { Badge, Copy, Failure, Guard, Icon, isOpen, Loading, Status, useModule } from "../ui.js";
+import { ACTIONS, Copy, Failure, Guard, Icon, isOpen, Loading, RunStatus, useModule } from "../ui.js";
 import { isPipeline } from "./detail/pipeline.js";
 
 const STEPS_POLL_MS = 1000;
@@ -102,9 +102,7 @@ function Head({ ns, id, run, pending, close }) {
   return html`<header class="panel-head">
     <div class="panel-title"><h2 id="detail-title" class="mono" tabindex="-1" ref=${title}>${id}</h2><${Copy} text=${id} label="Copy id" />
       <button type="button" class="button quiet square" data-testid="detail-close" aria-label="Close" onClick=${close}><${Icon} name="close" /></button></div>
-    ${run && html`<p class="panel-line"><${Status} status=${run.status} />
-      ${isOpen(run) && run.cancel_requested_at !== null && html`<${Badge} glyph="⊘" tone="orange">cancelling<//>`}
-      ${isOpen(run) && run.task_error !== null && html`<${Badge} glyph="✕" tone="red">task failing<//>`}<span>${run.workflow_type}</span></p>`}
+    ${run && html`<p class="panel-line"><${RunStatus} run=${run} /><span>${run.workflow_type}</span></p>`}
     ${pending && html`<p class="verdict" data-testid="verdict">${pending.verdict}</p>`}
     ${run && html`<${Links} ns=${ns} run=${run} /><${Buttons} ns=${ns} run=${run} />`}
   </header>`;

@@ -3,12 +3,11 @@
 import { html, useEffect, useRef, useState } from "../../vendor/htm/preact-standalone.js";
 import { path, useQuery } from "../data.js";
 import { currentRoute, go, goWith, href } from "../route.js";
-import { Badge, Duration, Empty, Failure, Icon, isOpen, Loading, Paging, Status, STATUSES, Table, Time, useModule } from "../ui.js";
+import { ACTIONS, Duration, Empty, Failure, Icon, Loading, Paging, RunStatus, STATUSES, Table, Time, useModule } from "../ui.js";
 
 const PAGE_SIZE = 50;
 const TYPING_MS = 300;
 const FILTERS = ["q", "status", "type", "task_queue", "search_attrs"];
-const ROW_ACTIONS = { signal: ["Signal", isOpen], cancel: ["Cancel", isOpen], terminate: ["Terminate", isOpen], continue: ["New run", (run) => !isOpen(run)] };
 
 const isObject = (text) => {
   try {
@@ -88,21 +87,19 @@ const clearFilters = () => goWith({ ...Object.fromEntries(FILTERS.map((name) => 
 // ------------------------------------------------------------------------------------------------------- rows
 
 function Row({ run, selected, address, act }) {
-  const actions = Object.entries(ROW_ACTIONS).filter(([name, [, applies]]) => applies(run) && !(name === "cancel" && run.cancel_requested_at));
+  const actions = Object.entries(ACTIONS).filter(([, { applies }]) => applies(run));
   const clicked = (event) => {
     if (event.target.closest("a, button, input, select") || String(getSelection())) return;
     go(address);
   };
   return html`<tr data-row data-testid="workflow-row" data-id=${run.id} class=${selected ? "is-selected" : ""} aria-current=${selected ? "true" : undefined} onClick=${clicked}>
-    <td><${Status} status=${run.status} />
-      ${isOpen(run) && run.cancel_requested_at && html`<${Badge} glyph="⊘" tone="orange">cancelling<//>`}
-      ${isOpen(run) && run.task_error && html`<${Badge} glyph="!" tone="red">task failing<//>`}</td>
+    <td><${RunStatus} run=${run} /></td>
     <td class="cell-id"><a href=${address} class="mono">${run.id}</a></td>
     <td>${run.workflow_type}</td>
     <td>${run.task_queue}</td>
     <td class="nowrap"><${Time} at=${run.created_at} /></td>
     <td class="nowrap"><${Duration} from=${run.created_at} to=${run.completed_at} /></td>
-    <td class="cell-actions">${actions.map(([name, [label]]) => html`<button key=${name} type="button" class="button small ${name === "terminate" ? "danger-quiet" : ""}"
+    <td class="cell-actions">${actions.map(([name, { label, danger }]) => html`<button key=${name} type="button" class="button small ${danger ? "danger-quiet" : ""}"
       data-testid="row-action-${name}" aria-label="${label} ${run.id}" onClick=${() => act(name, run)}>${label}</button>`)}</td>
   </tr>`;
 }
