@@ -457,7 +457,7 @@ def test_every_expression_can_be_said_in_words() -> None:
         assert words and "9999" not in words and "None" not in words, expression
 
 
-def test_nothing_is_imported_before_it_is_needed() -> None:
-    code = "import sys, assay.app; print([*{'croniter', 'cron_descriptor', 'dateutil'} & set(sys.modules)])"
+def test_plain_english_is_imported_when_it_is_asked_for() -> None:
+    code = "import sys, assay.app; print([*{'cron_descriptor'} & set(sys.modules)])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"

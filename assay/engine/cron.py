@@ -9,7 +9,8 @@ means where a zone's clock changes:
 * An hour field with ``*`` or a step names a rhythm. Every instant whose wall clock time matches fires; nothing is
   moved out of a gap, and both passes of a repeated hour fire.
 
-croniter and cron-descriptor are imported when they are first needed: an engine without schedules does without them.
+croniter is imported with this module: its import starts a program (``file``), which must not happen within a
+transaction. cron-descriptor is imported when somebody asks for plain English.
 Instants are whole epoch seconds; a wall time is an instant plus its offset from UTC.
 """
 
@@ -26,6 +27,8 @@ from datetime import datetime, timedelta
 from importlib import resources
 from typing import Any
 from zoneinfo import ZoneInfo
+
+from croniter import CroniterBadDateError, croniter
 
 FORM = "sec min hour dom month dow [year]"
 EXAMPLE = "0 */5 * * * *"
@@ -161,15 +164,11 @@ class Cron:
 
     @functools.cached_property
     def _calendar(self) -> Any:
-        from croniter import croniter
-
         # It knows years up to 2099 only, so years are left to next_wall.
         return croniter(" ".join(map(str, self.fields[:6])), EPOCH, datetime, second_at_beginning=True)
 
     def next_wall(self, wall: int) -> int | None:
         """The first time of the calendar after ``wall``, None when there is no more."""
-        from croniter import CroniterBadDateError
-
         while True:
             try:
                 found = self._calendar.get_next(start_time=EPOCH + timedelta(seconds=wall))
@@ -284,11 +283,6 @@ def zone(name: str) -> ZoneInfo:
     close = difflib.get_close_matches(name.lower()[:60], by_fold, 1, 0.75)
     hint = f"did you mean '{by_fold[close[0]]}'?" if close else "use an IANA name such as 'UTC' or 'Europe/Berlin'"
     raise Invalid(f"unknown time zone {_short(name)}; {hint}")
-
-
-def load() -> None:
-    """Import what ``next_after`` needs, so that the first use does not have to wait for it."""
-    import croniter  # noqa: F401
 
 
 # Firing times

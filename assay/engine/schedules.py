@@ -461,6 +461,4 @@ def next_due(engine: Engine, now: float) -> float | None:
         due = db.value(
             "SELECT next_run_at FROM workflow_schedules WHERE next_run_at > ? ORDER BY next_run_at LIMIT 1", (now,)
         )
-    if due is not None:
-        cron.load()
     return min((moment for moment in (due, *engine.failed_schedules.values()) if moment is not None), default=None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -209,8 +210,10 @@ class Sqlite(Database):
 
     def __init__(self, path: str, *, synchronous: str = "full", inspect: bool = False) -> None:
         self.path = path
-        # The interpreter's own lock: it tells OS threads apart, and costs nothing where gevent's would.
+        # The interpreter's own lock: it tells OS threads apart.
         self._lock = monkey.get_original("_thread", "RLock")()
+        # And this one greenlets: nothing in a transaction should wait, but if it does, the others wait for it.
+        self._order = threading.RLock()
         self._file: tuple[int, int] | None = None
         self._must_roll_back = False
         self.peewee = SqliteDatabase(
@@ -247,7 +250,7 @@ class Sqlite(Database):
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        with self._lock:
+        with self._lock, self._order:
             self.check()
             try:
                 if self._must_roll_back:
@@ -279,7 +282,7 @@ class Sqlite(Database):
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        with self._lock:
+        with self._lock, self._order:
             try:
                 yield self._connection
             except sqlite3.OperationalError as error:
@@ -287,7 +290,7 @@ class Sqlite(Database):
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        with self._lock:
+        with self._lock, self._order:
             try:
                 self.raw.execute("BEGIN")
                 yield self._connection
