@@ -78,7 +78,7 @@ def environment(extra: Mapping[str, str | None] | None = None) -> dict[str, str]
     return {name: value for name, value in values.items() if value is not None}
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = 20.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = 60.0) -> Any:
     """Ask until ``condition()`` is true and return its value.
 
     Raises AssertionError naming ``what`` after ``timeout`` seconds.
@@ -142,7 +142,7 @@ class Process:
         assert self.popen, "not started"
         self.popen.send_signal(number)
 
-    def wait(self, timeout: float = 20.0) -> int:
+    def wait(self, timeout: float = 60.0) -> int:
         """Wait for its end and return the exit code (negative: the signal that ended it)."""
         assert self.popen, "not started"
         try:
@@ -155,7 +155,7 @@ class Process:
         self.send(signal.SIGKILL)
         self.wait()
 
-    def terminate(self, timeout: float = 20.0) -> int:
+    def terminate(self, timeout: float = 60.0) -> int:
         """SIGTERM, wait for its end and return the exit code."""
         self.send(signal.SIGTERM)
         return self.wait(timeout)
@@ -168,7 +168,7 @@ class Process:
         """What it wrote to stdout since its last start."""
         return self._read("out")
 
-    def wait_for(self, text: str, timeout: float = 20.0) -> str:
+    def wait_for(self, text: str, timeout: float = 60.0) -> str:
         """Wait until ``text`` (a regular expression) appears on stdout or stderr; returns the match."""
 
         def found() -> str | None:
@@ -231,7 +231,7 @@ class EngineProcess(Process):
         super().start()
         return self
 
-    def wait_ready(self, timeout: float = 20.0) -> Self:
+    def wait_ready(self, timeout: float = 60.0) -> Self:
         """Wait until it logs that it listens; from then on ``url`` and ``port`` are known."""
         url = self.wait_for(READY.pattern, timeout).split()[-1]
         self.port = int(url.rpartition(":")[2])
@@ -288,7 +288,7 @@ def run_cli(
     url: str | None = None,
     env: Mapping[str, str | None] | None = None,
     input: str | None = None,
-    timeout: float = 30.0,
+    timeout: float = 60.0,
     cwd: str | Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``assay <args>`` to its end; ``url`` is the engine's address."""

@@ -50,7 +50,7 @@ class Engine:
         body = {"payload": payload[0]} if payload else {}
         self.client.call("POST", "workflows", workflow_id, "signal", name, body=body)
 
-    def wait(self, workflow_id: str, timeout: float = 30.0) -> Any:
+    def wait(self, workflow_id: str, timeout: float = 60.0) -> Any:
         """Wait until the run is closed and return its record."""
 
         def closed() -> Any:
@@ -59,11 +59,11 @@ class Engine:
 
         return wait_until(closed, f"the end of {workflow_id}", timeout)
 
-    def wait_for_event(self, workflow_id: str, event_type: str, count: int = 1, timeout: float = 20.0) -> None:
+    def wait_for_event(self, workflow_id: str, event_type: str, count: int = 1, timeout: float = 60.0) -> None:
         """Wait until the history holds so many events of a type."""
         wait_until(lambda: self.event_types(workflow_id).count(event_type) >= count, f"{count} {event_type}", timeout)
 
-    def result(self, workflow_type: str, input: Any = None, timeout: float = 30.0, **fields: Any) -> Any:
+    def result(self, workflow_type: str, input: Any = None, timeout: float = 60.0, **fields: Any) -> Any:
         """Start a run, wait for it and return its result; it must complete."""
         record = self.wait(self.start(workflow_type, input, **fields), timeout)
         assert record["status"] == "COMPLETED", record

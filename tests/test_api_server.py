@@ -36,7 +36,7 @@ class Connection:
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
         assert address.hostname and address.port
-        self.sock = socket.create_connection((address.hostname, address.port), timeout=10)
+        self.sock = socket.create_connection((address.hostname, address.port), timeout=60)
         self.file = self.sock.makefile("rb")
 
     def send(self, data: bytes) -> None:

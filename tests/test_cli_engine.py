@@ -128,10 +128,10 @@ def test_follow_and_wait_end_for_every_way_of_closing(url: str, way: str) -> Non
     waiting = spawn(url, "workflow", "wait", run)
     wait_until(lambda: len(events(url, run)) >= 2, "a step")
     close(url, run, way)
-    out, err = follow.communicate(timeout=30)
+    out, err = follow.communicate(timeout=60)
     assert (follow.returncode, err) == (0, "")
     assert [json.loads(line)["seq"] for line in out.splitlines()] == [event["seq"] for event in events(url, run)]
-    out, err = waiting.communicate(timeout=30)
+    out, err = waiting.communicate(timeout=60)
     assert (waiting.returncode, json.loads(out)["status"]) == (code, status)
     assert err == "" if code == 0 else err.startswith(f"error: workflow wait: {run} is {status}")
 
@@ -177,7 +177,7 @@ def test_a_restart_of_the_engine_does_not_end_it(command: str) -> None:
         assert process.poll() is None
         engine.restart()
         assert cli("workflow", "terminate", "w", "--reason", "enough", url=engine.url).code == 0
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     if command == "follow":
         assert [json.loads(line)["seq"] for line in out.splitlines()] == [1, 2]

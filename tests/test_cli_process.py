@@ -40,7 +40,7 @@ def shell(line: str, url: str) -> tuple[int, str, str]:
     """Run a line of bash in which ``assay`` is the program; the exit code is that of its first command."""
     program = f'assay() {{ {shlex.join(ASSAY)} "$@"; }}; {line}; exit ${{PIPESTATUS[0]}}'
     env = environment({"ASSAY_ENGINE_URL": url})
-    done = subprocess.run(["bash", "-c", program], env=env, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["bash", "-c", program], env=env, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -86,19 +86,19 @@ def test_ctrl_c_is_quiet_and_130(command: str) -> None:
         process = start(*command.split(), url=engine.url, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         wait_until(lambda: len(engine.requests) >= 4, "it polls")
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, b"")
 
 
 def test_ctrl_c_during_a_request_is_quiet_and_130() -> None:
     def silent(_request: Request) -> Any:
-        time.sleep(5)
+        time.sleep(60)
 
     with FakeEngine(silent) as engine:
         process = start("workflow", "list", url=engine.url, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         wait_until(lambda: engine.requests, "the request")
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=10) == (b"", b"")
+        assert process.communicate(timeout=60) == (b"", b"")
     assert process.returncode == 130
 
 
@@ -168,7 +168,7 @@ def test_output_is_utf8_whatever_the_locale_says() -> None:
             [*ASSAY, "schedule", "describe", "s", "--output", "jsonl"],
             env=environment({"ASSAY_ENGINE_URL": engine.url, **env}),
             capture_output=True,
-            timeout=30,
+            timeout=60,
             check=True,
         )
         assert done.stdout == '{"name":"ü日本"}\n'.encode()
@@ -183,7 +183,7 @@ def imported_by(*args: str) -> set[str]:
         "print(*sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *args], env=environment(), capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", code, *args], env=environment(), capture_output=True, text=True, timeout=60, check=True
     )
     return set(done.stderr.split())
 

@@ -196,7 +196,7 @@ def test_a_short_lock_of_another_process_delays_writes_and_nothing_else(process:
     assert codes == []
     intruder.let_go()
     for writer in writers:
-        writer.join(10)
+        writer.join(60)
     assert codes == [201] * 30
     assert slowest < 0.5
 
@@ -269,7 +269,7 @@ def test_background_loops_outlive_a_database_that_hardly_works(engine: Engine) -
         fired = all("TimerFired" in types(engine, run) for run in [f"t{n}" for n in range(20)])
         return fired and status(engine, "late") == "TIMED_OUT"
 
-    wait_until(over, "timers and time-outs", 10)
+    wait_until(over, "timers and time-outs")
     for number in range(20):
         assert types(engine, f"t{number}").count("TimerFired") == 1
 

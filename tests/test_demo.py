@@ -30,7 +30,7 @@ def test_the_demo_runs_a_deploy_from_start_to_result(tmp_path: Path) -> None:
     env = {"ASSAY_ENGINE_URL": "http://127.0.0.1:1", "ASSAY_NAMESPACE": "other", "DATABASE_URL": "sqlite://x.db"}
     done = run_cli("demo", "--port", "0", env={**env, "TMPDIR": str(tmp_path)}, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     lines = done.stdout.splitlines()
     order = [
         "assay demo",
@@ -59,10 +59,10 @@ def test_keep_stays_up_and_always_takes_its_children_along(number: int, code: in
     port = free_port()
     demo = Process([*ASSAY, "demo", "--keep", "--port", str(port)], env={"TMPDIR": str(tmp_path)})
     with demo:
-        dashboard = demo.wait_for(r"Dashboard: (\S+)", timeout=30).split()[1]
+        dashboard = demo.wait_for(r"Dashboard: (\S+)", timeout=60).split()[1]
         demo.wait_for("Ctrl-C stops both")
         assert dashboard == f"http://127.0.0.1:{port}/workflow/"
-        with urllib.request.urlopen(dashboard, timeout=10) as page:
+        with urllib.request.urlopen(dashboard, timeout=60) as page:
             assert page.status == 200
         line = next(line for line in demo.out().splitlines() if "workflow list" in line)
         assert '"deploy-1234"' in run_cli(*line.split()[1:]).stdout

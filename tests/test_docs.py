@@ -42,7 +42,7 @@ FILE_NAME = re.compile(r"-- (?:file: )?([\w-]+\.lua)\n")
 RUN = re.compile(r"assay run (?:--processes \d+ )?(.*?)(?: &)?(?:\s+# .*)?$", re.MULTILINE)
 BEGIN = r"(?<![\w/~.])"
 READS = ("describe", "state", "list", "events", "children", "stats")
-PATIENCE_SECS = 20.0
+PATIENCE_SECS = 60.0
 
 
 # ------------------------------------------------------------------------------------------ reading the pages

@@ -32,7 +32,7 @@ def engine() -> Iterator[EngineProcess]:
 
 
 def connect(engine: EngineProcess) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection("127.0.0.1", engine.port, timeout=20)
+    return http.client.HTTPConnection("127.0.0.1", engine.port, timeout=60)
 
 
 def call(engine: EngineProcess, method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -71,7 +71,7 @@ def half_a_request(engine: EngineProcess, workflow_id: str) -> tuple[socket.sock
         f"POST {B}/workflows HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
-    connection = socket.create_connection(("127.0.0.1", engine.port), timeout=20)
+    connection = socket.create_connection(("127.0.0.1", engine.port), timeout=60)
     connection.sendall(head.encode() + body[:10])
     time.sleep(0.2)
     return connection, body[10:]
@@ -144,7 +144,7 @@ def test_each_request_is_one_line_at_debug_and_never_shows_its_query() -> None:
 
 @pytest.mark.parametrize("line", [b"GET / HTTP/9.9", b"nonsense", b"GET /" + b"x" * 9000 + b" HTTP/1.1"])
 def test_what_is_not_http_gets_an_error_in_json_too(engine: EngineProcess, line: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", engine.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", engine.port), timeout=60) as connection:
         connection.sendall(line + b"\r\nHost: localhost\r\n\r\n")
         answer = http.client.HTTPResponse(connection)
         answer.begin()
@@ -339,7 +339,7 @@ def test_no_acknowledged_write_is_lost_under_load(engine: EngineProcess, number:
     engine.send(number)
     assert engine.wait(10) == (0 if number == signal.SIGTERM else -number)
     for client in clients:
-        client.join(10)
+        client.join(60)
     assert refusals <= {503}
     engine.restart()
     missing = [name for name in acknowledged if call(engine, "GET", f"/workflows/{name}")[0] != 200]
@@ -413,7 +413,7 @@ def test_several_gunicorn_workers_on_sqlite_are_refused(tmp_path: Path) -> None:
 def test_gunicorn_names_a_bad_variable(tmp_path: Path) -> None:
     env = environment({"ASSAY_LOG": "loud"})
     command = [*GUNICORN, "wsgi:app"]
-    result = subprocess.run(command, cwd=CHECKOUT, env=env, capture_output=True, text=True, timeout=20)
+    result = subprocess.run(command, cwd=CHECKOUT, env=env, capture_output=True, text=True, timeout=60)
     assert result.returncode == 64
     assert result.stderr.count("\n") == 1 and "ASSAY_LOG" in result.stderr
 

@@ -81,7 +81,7 @@ class Scene:
         record: Record = self.client.call("GET", "workflows", workflow_id)
         return record
 
-    def result(self, workflow_id: str, timeout: float = 30.0) -> Any:
+    def result(self, workflow_id: str, timeout: float = 60.0) -> Any:
         """Wait until the run completed and return its result."""
         try:
             wait_until(lambda: self.record(workflow_id)["status"] in CLOSED, f"{workflow_id} ends", timeout)
@@ -117,7 +117,7 @@ class Scene:
         """The lines that activities and side effects wrote, each with its number."""
         return Counter(self._effects.read_text().splitlines())
 
-    def wait_for_effect(self, line: str, count: int = 1, timeout: float = 20.0) -> None:
+    def wait_for_effect(self, line: str, count: int = 1, timeout: float = 60.0) -> None:
         """Wait until something was done so often."""
         wait_until(lambda: self.effects()[line] >= count, f"{count} times the effect {line!r}", timeout)
 

@@ -14,6 +14,8 @@ from assay.client import HttpError, Unreachable
 
 STOP_SECS = 10.0
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def lease() -> float:
