@@ -66,10 +66,12 @@ def many_short_runs(stage: Stage, runs: int = 2000) -> Numbers:
 def long_sequence(stage: Stage, steps: int = 1000) -> Numbers:
     """W2: one workflow of activities one after another; does a late step cost what an early one costs?"""
     warm_up(stage)
+    before = _memory(stage)
     with stage.measured() as costs:
         first = time.time()
         stage.start("Sequence", "w2", {"steps": steps})
         stage.wait_for_count("Sequence", 1, timeout=60 + steps / 10)
+    grown = {f"{name}_grown_mib": round(mib - before[name], 1) for name, mib in _memory(stage).items()}
     record = stage.result("w2")
     checks.completed(record, steps * (steps + 1) // 2)
     expected = {**ONE_ACTIVITY, "ActivityScheduled": steps, "ActivityCompleted": steps}
@@ -84,8 +86,15 @@ def long_sequence(stage: Stage, steps: int = 1000) -> Numbers:
         f"first_{window}_steps_ms": round(early * 1000, 2),
         f"last_{window}_steps_ms": round(late * 1000, 2),
         "last_to_first": round(late / early, 2),
+        **grown,
         **_costs(costs, steps),
     }
+
+
+def _memory(stage: Stage) -> dict[str, float]:
+    """Resident memory of engine and worker in MiB."""
+    engine, worker = meters.group(stage.engine.pid), meters.group(stage.worker.pid)
+    return {"engine": meters.memory_mib(engine)[0], "worker": meters.memory_mib(worker)[0]}
 
 
 def one_by_one(stage: Stage, runs: int = 200) -> Numbers:
