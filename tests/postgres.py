@@ -17,6 +17,7 @@ from assay.store.database import connect
 from assay.store.models import MODELS
 
 TEMPLATE = "assay_template"
+START_SECS = 120
 
 
 class PostgresServer:
@@ -70,7 +71,13 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it again."""
-        self._server.ensure_postgres_running()
+        folder = str(self._server.pgdata)
+        options = ("-o", f'-h "" -k {self._socket_folder()}', "-l", f"{folder}/log")
+        self._control("-w", "-t", str(START_SECS), *options, "start")
+        self._server.ensure_postgres_running()  # takes notice of the new process
+
+    def _socket_folder(self) -> str:
+        return self.url("postgres").partition("host=")[2]
 
     def _control(self, *options: str) -> None:
         server = self._server
