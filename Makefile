@@ -46,6 +46,11 @@ format: $(STAMP)
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
 
+# Install Debian packages; only a failure shows what apt said. Another apt that is at work is waited for.
+APT := DEBIAN_FRONTEND=noninteractive apt-get --quiet --yes -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3
+apt = { said=$$(mktemp); { $(APT) update && $(APT) install --no-install-recommends $(1); } >"$$said" 2>&1 || \
+  { tail -5 "$$said" >&2; false; }; }
+
 # The shells whose completion scripts the tests try out. Without root or apt the tests go without the missing ones, and
 # say so.
 COMPLETED_SHELLS := zsh fish elvish
@@ -53,8 +58,7 @@ shells:
 	@missing=""; for shell in $(COMPLETED_SHELLS); do command -v $$shell >/dev/null || missing="$$missing $$shell"; done; \
 	[ -z "$$missing" ] && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "installing$$missing"; export DEBIAN_FRONTEND=noninteractive; \
-	  { apt-get update && apt-get install --yes --no-install-recommends $$missing; } >/dev/null 2>&1 && exit 0; \
+	  echo "installing$$missing"; $(call apt,$$missing) && exit 0; \
 	fi; \
 	echo "warning: no$$missing on this machine: their completion scripts will not be tried out" >&2
 
@@ -63,8 +67,7 @@ browser:
 	@for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name >/dev/null && exit 0; done; \
 	[ -n "$${ASSAY_CHROMIUM:-}" ] && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "installing chromium"; export DEBIAN_FRONTEND=noninteractive; \
-	  { apt-get update && apt-get install --yes --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1 && exit 0; \
+	  echo "installing chromium"; $(call apt,chromium fonts-dejavu-core) && exit 0; \
 	fi; \
 	echo "error: the tests of the dashboard need Chromium; install it, or name one with ASSAY_CHROMIUM=/path" >&2; exit 1
 
