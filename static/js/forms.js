@@ -27,7 +27,7 @@ export function Dialog({ title, subject, close, children, wide = false, classNam
   const id = useId();
   useLayoutEffect(() => {
     box.current.showModal();
-    (box.current.querySelector("[autofocus]") || box.current.querySelector("input, textarea, select") || box.current).focus();
+    (box.current.querySelector("[autofocus]") || box.current.querySelector("input:not([readonly]), textarea, select") || box.current).focus();
   }, []);
   const cancel = (event) => {
     event.preventDefault();
