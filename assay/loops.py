@@ -113,11 +113,14 @@ def run_pass(engine: Engine, name: str, run_once: Callable[[Engine, float], int]
     try:
         count = run_once(engine, engine.now())
     except NotReady as error:
-        log.warning("background pass put off", job=name, cause=error.message)
+        if name not in engine.put_off:
+            log.warning("background pass put off until the database can be used", job=name, cause=error.message)
+        engine.put_off.add(name)
         return None
     except Exception:
         log.exception("background pass failed", job=name)
         return None
+    engine.put_off.discard(name)
     crashpoints.point(place, ":after-pass")
     return count
 

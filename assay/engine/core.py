@@ -198,6 +198,8 @@ class Engine:
         self.loops: Any = None
         #: moves old runs to S3 when the settings say so (archive.py)
         self.archiver: Any = None
+        #: background passes that wait for the database; the log has said so
+        self.put_off: set[str] = set()
         #: due schedules that could not be fired, and when they are tried again (schedules.py)
         self.failed_schedules: dict[tuple[str, str, float], float] = {}
 
