@@ -87,7 +87,7 @@ function Sidebar({ ns, view, drawer, closeDrawer }) {
     remember("sidebar", folded ? null : "folded");
     setFolded(!folded);
   };
-  return html`<div class="sidebar ${folded ? "folded" : ""} ${drawer ? "is-drawn" : ""}" id="sidebar">
+  return html`<aside aria-label="Sidebar" class="sidebar ${folded ? "folded" : ""} ${drawer ? "is-drawn" : ""}" id="sidebar">
     <${Brand} />
     <${NamespaceSelect} ns=${ns} view=${VIEWS[view] ? view : "workflows"} />
     <nav aria-label="Views"><ul>
@@ -97,7 +97,7 @@ function Sidebar({ ns, view, drawer, closeDrawer }) {
     <button type="button" class="fold" aria-expanded=${String(!folded)} aria-controls="sidebar" title=${folded ? "Show the sidebar" : "Fold the sidebar"} onClick=${fold}>
       <${Icon} name="fold" /><span class="nav-text">Fold</span>
     </button>
-  </div>`;
+  </aside>`;
 }
 
 // ------------------------------------------------------------------------------------------------- status bar

@@ -208,7 +208,7 @@ function copyWithoutClipboard(text) {
 
 /** A table in a box that scrolls by itself; `scroll` names the box, so that Back restores its place. */
 export const Table = ({ label, scroll, head, children, className = "" }) => html`
-  <div class="table-box ${className}" data-scroll=${scroll} role="region" aria-label=${label} tabindex="0">
+  <div class="table-box ${className}" data-scroll=${scroll} role="region" aria-label="${label} table" tabindex="0">
     <table>
       <thead><tr>${head.map((name) => (typeof name === "string" ? html`<th scope="col">${name}</th>` : name))}</tr></thead>
       <tbody>${children}</tbody>
