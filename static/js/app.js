@@ -39,9 +39,11 @@ function Brand() {
   </div>`;
 }
 
+const NAMESPACES_POLL_MS = 5000; // the stream of one namespace does not tell of new ones
+
 /** The selector; a namespace that does not exist is an option too, so that it shows what the address says. */
 export function NamespaceSelect({ ns, view, id = "namespace" }) {
-  const { data = [] } = useQuery("/namespaces", { topics: ["namespaces"] });
+  const { data = [] } = useQuery("/namespaces", { topics: ["namespaces"], every: NAMESPACES_POLL_MS });
   const names = data.map(({ name }) => name);
   if (!names.includes(ns)) names.unshift(ns);
   const choose = (event) => go(href(view, { ns: event.target.value }));

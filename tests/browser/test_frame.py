@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 from sites import everywhere, on
+from waiting import settle
 
 VIEWS = ("workflows", "schedules", "workers", "queues")
 Open = Callable[..., Page]
@@ -79,12 +80,13 @@ def test_the_status_bar_tells_connection_namespace_workers_and_version(
 
 
 def test_the_namespace_selector_changes_the_view_and_follows_changes_elsewhere(
-    open_page: Open, site: Any, ns: str
+    open_page: Open, site: Any, ns: str, guard: Any
 ) -> None:
     page = open_page(site.page_url("main", "queues"))
     select = page.get_by_test_id("namespace-select")
     select.select_option(ns)
     expect(page).to_have_url(site.page_url(ns, "queues"))
+    settle(page, guard)
     site.client.call("POST", "namespaces", body={"name": f"{ns}-later"})
     expect(select.locator("option", has_text=re.compile(f"^{ns}-later$"))).to_have_count(1)
     page.get_by_test_id("nav-settings").click()

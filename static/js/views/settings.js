@@ -26,7 +26,7 @@ function Engine() {
 }
 
 function NamespaceRow({ name, createdAt, remove }) {
-  const { data: stats } = useQuery(path(["namespaces", name]), { topics: ["namespaces", "list", "workers", "schedules"] });
+  const { data: stats } = useQuery(path(["namespaces", name]), { topics: ["namespaces", "list", "workers", "schedules"], every: 15000 });
   const number = (key) => (stats ? stats[key] : "…");
   return html`<tr data-row data-testid="namespace-row" data-name=${name}>
     <td><a href=${href("workflows", { ns: name })}>${name}</a></td><td class="nowrap"><${Time} at=${createdAt} /></td>
