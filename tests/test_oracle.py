@@ -29,7 +29,7 @@ def machine_on(backend_name: str, request: pytest.FixtureRequest) -> type[Machin
 
 
 @pytest.mark.long
-@pytest.mark.timeout(0 if HISTORIES else 300)
+@pytest.mark.timeout(0 if HISTORIES else 1200)
 def test_the_engine_does_what_its_model_does(backend_name: str, request: pytest.FixtureRequest) -> None:
     run_state_machine_as_test(
         machine_on(backend_name, request),

@@ -36,7 +36,7 @@ class FaultyMachine(Machine):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(0 if HISTORIES else 300)
+@pytest.mark.timeout(0 if HISTORIES else 1200)
 def test_faults_of_the_database_change_nothing_that_the_model_would_see() -> None:
     run_state_machine_as_test(
         FaultyMachine,
