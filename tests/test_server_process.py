@@ -238,7 +238,9 @@ def test_a_stop_answers_the_waiting_poll_and_drops_idle_connections(engine: Engi
     answer = waiting.getresponse()
     assert (answer.status, answer.read()) == (200, b"null")
     assert engine.wait() == 0
-    assert time.monotonic() - started < 2
+    # Well before the poll's own end; and nobody was waited for until the time to finish was over.
+    assert time.monotonic() - started < 45
+    assert "cut off" not in engine.log()
     assert untouched.recv(1) == b""
     assert "Traceback" not in engine.log()
 
