@@ -31,7 +31,7 @@ function Row({ ns, worker }) {
       <td><a href=${href("workflows", { ns, task_queue: worker.task_queue })}>${worker.task_queue}</a></td>
       <td class="number">${worker.active_workflow_tasks}/${worker.max_concurrent_workflows}</td><td class="number">${worker.active_activities}/${worker.max_concurrent_activities}</td>
       <td class="nowrap"><${Time} at=${worker.last_heartbeat} /></td>
-      <td class="nowrap"><span class="mono cell-id" title=${worker.id}>${worker.id}</span><${Copy} text=${worker.id} label="Copy worker id" /></td></tr>
+      <td class="nowrap"><span class="mono cell-worker" title=${worker.id}>${worker.id}</span><${Copy} text=${worker.id} label="Copy worker id" /></td></tr>
     ${open && html`<${More} worker=${worker} />`}`;
 }
 

@@ -1,0 +1,145 @@
+"""Workers and queues: who is there, who has gone silent, and where work waits for nobody."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from conftest import Site
+from harness import EngineProcess
+from playwright.sync_api import Locator, Page, expect
+from sites import everywhere
+
+Open = Callable[..., Page]
+
+DAY = 86_400
+HOSTILE = (
+    """it's "quoted" & <b>bold</b>""",
+    "a/b%2Fc?d=e#f",
+    "<img src=x onerror=alert(1)>",
+    "\u202eright to left\u202c אבג",
+    "🚀 {{ 7*7 }} ${7*7}",
+)
+
+
+def register(site: Any, ns: str, identity: str, **fields: Any) -> str:
+    """A worker that never polls; gives its id."""
+    body = {"namespace": ns, "identity": identity, "workflows": ["Hello"], "activities": ["greet"], **fields}
+    return str(site.client.call("POST", "workers", "register", body=body)["worker_id"])
+
+
+def worker_row(page: Page, worker_id: str) -> Locator:
+    return page.locator(f'[data-testid=worker-row][data-id="{worker_id}"]')
+
+
+def queue_row(page: Page, queue: str) -> Locator:
+    return page.get_by_test_id("queue-row").filter(has=page.get_by_role("link", name=queue, exact=True))
+
+
+@everywhere
+def test_a_worker_appears_tells_what_it_can_do_and_goes(open_page: Open, site: Any, ns: str, worker: Any) -> None:
+    page = open_page(site.page_url(ns, "workers"))
+    expect(page.get_by_text(f"No workers in {ns}")).to_be_visible()
+    process = worker("flows.lua")
+    row = page.get_by_test_id("worker-row")
+    expect(row).to_contain_text("✓active")
+    expect(row).to_contain_text("0/")
+    row.get_by_role("button", name="Details of").click()
+    for name in ("Hello", "WaitForGo", "greet"):
+        expect(page.locator(".row-more .chip", has_text=name).first).to_be_visible()
+    site.start(ns, f"{ns}-1", "Hello")
+    row.get_by_role("link", name="default").click()
+    expect(page).to_have_url(site.page_url(ns, rest="?task_queue=default"))
+    expect(page.locator("[data-testid=workflow-row] [data-status=COMPLETED]")).to_be_visible()
+    page.go_back()
+    process.terminate()
+    expect(row).to_have_count(0)
+
+
+def test_details_stay_open_while_other_workers_come_and_go(open_page: Open, site: Any, ns: str) -> None:
+    first = register(site, ns, "first")
+    page = open_page(site.page_url(ns, "workers"))
+    worker_row(page, first).get_by_role("button", name="Details of first").click()
+    expect(page.get_by_text("Keeps runs in memory")).to_be_visible()
+    second = register(site, ns, "another")
+    expect(worker_row(page, second)).to_be_visible()
+    expect(worker_row(page, first).get_by_role("button", name="Details of first")).to_have_attribute(
+        "aria-expanded", "true"
+    )
+    site.client.call("DELETE", "workers", second)
+    expect(worker_row(page, second)).to_have_count(0)
+    expect(page.get_by_text("Keeps runs in memory")).to_have_count(1)
+
+
+class TestSilence:
+    """Workers whose last sign of life was moved into the past; a heartbeat is due every 8 hours."""
+
+    @pytest.fixture
+    def site(self) -> Iterator[Site]:
+        with EngineProcess(env={"ASSAY_WF_DISPATCH_TIMEOUT_SECS": str(DAY)}) as engine:
+            yield Site(engine, engine.url)
+
+    def test_silent_for_two_heartbeats_is_late_and_lost_is_lost(self, open_page: Open, site: Any, ns: str) -> None:
+        active, late, lost = (register(site, ns, name) for name in ("quick", "slow", "gone"))
+        page = open_page(site.page_url(ns, "workers"))
+        for worker_id in (active, late, lost):
+            expect(worker_row(page, worker_id)).to_contain_text("✓active")
+        expect(page.get_by_test_id("active-workers")).to_have_text("3 active workers")
+        file = site.engine.backend.removeprefix("sqlite://")
+        with closing(sqlite3.connect(file, timeout=30)) as database, database:
+            moved = "UPDATE workflow_workers SET last_heartbeat = last_heartbeat - ? WHERE id = ?"
+            database.executemany(moved, [(DAY / 3, active), (DAY * 0.8, late), (DAY * 2, lost)])
+            database.execute("UPDATE workflow_workers SET status = 'lost' WHERE id = ?", (lost,))
+        expect(worker_row(page, late)).to_contain_text("!late")
+        expect(worker_row(page, late)).to_contain_text("19 h ago")
+        expect(worker_row(page, lost)).to_contain_text("✕lost")
+        expect(worker_row(page, active)).to_contain_text("✓active")
+        expect(worker_row(page, active)).to_contain_text("8 h ago")
+        site.client.call("POST", "workers", "heartbeat", body={"worker_id": late})
+        expect(worker_row(page, late)).to_contain_text("✓active")
+
+
+@everywhere
+def test_a_queue_without_a_worker_warns_until_one_polls(open_page: Open, site: Any, ns: str, worker: Any) -> None:
+    page = open_page(site.page_url(ns, "queues"))
+    expect(page.get_by_text(f"No queues in {ns} yet")).to_be_visible()
+    site.start(ns, f"{ns}-1", "Hello")
+    site.start(ns, f"{ns}-2", "Hello", task_queue="nobody")
+    for queue in ("default", "nobody"):
+        expect(queue_row(page, queue).get_by_test_id("queue-warning")).to_contain_text("no worker takes this")
+    expect(page.locator(".message.warning")).to_contain_text("'nobody'")
+    worker("flows.lua")
+    expect(queue_row(page, "default").get_by_test_id("queue-warning")).to_have_count(0)
+    expect(queue_row(page, "default").get_by_role("link", name="1", exact=True)).to_be_visible()
+    expect(page.locator(".message.warning")).not_to_contain_text("'default'")
+    queue_row(page, "nobody").get_by_role("link", name="nobody").click()
+    expect(page).to_have_url(site.page_url(ns, rest="?task_queue=nobody"))
+    expect(page.get_by_test_id("workflow-row")).to_have_count(1)
+    expect(page.get_by_test_id("workflow-row")).to_have_attribute("data-id", f"{ns}-2")
+    page.go_back()
+    queue_row(page, "default").get_by_role("link", name="1", exact=True).click()
+    expect(page).to_have_url(site.page_url(ns, "workers"))
+
+
+def test_hostile_names_are_only_text_and_their_links_lead_to_the_runs(open_page: Open, site: Any, ns: str) -> None:
+    for number, text in enumerate(HOSTILE):
+        register(site, ns, text, queue=text, workflows=[text], activities=[text])
+        site.start(ns, f"{ns}-{number}", "Nobody", task_queue=text)
+    page = open_page(site.page_url(ns, "workers"))
+    expect(page.get_by_test_id("worker-row")).to_have_count(len(HOSTILE))
+    for text in HOSTILE:
+        row = page.get_by_test_id("worker-row").filter(has=page.get_by_role("link", name=text, exact=True))
+        expect(row).to_contain_text(text)
+        row.get_by_role("button", name=f"Details of {text}", exact=True).click()
+        expect(page.locator(".row-more .chip", has_text=text)).to_have_count(2)
+    page.get_by_test_id("nav-queues").click()
+    for number, text in enumerate(HOSTILE):
+        queue_row(page, text).get_by_role("link", name=text, exact=True).click()
+        expect(page.get_by_test_id("workflow-row")).to_have_attribute("data-id", f"{ns}-{number}")
+        expect(page.get_by_test_id("filter-task_queue")).to_have_value(text)
+        page.go_back()
+    expect(page.get_by_test_id("queue-row")).to_have_count(len(HOSTILE))
+    assert page.evaluate("document.querySelectorAll('main b, main img').length") == 0
