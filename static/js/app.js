@@ -22,9 +22,8 @@ function useRoute() {
   return currentRoute();
 }
 
-/** The namespace of a route; one that the address names is remembered for this tab. */
+/** The namespace of a route. */
 function namespaceOf(route) {
-  if (route.ns) remember("namespace", route.ns, "sessionStorage");
   return route.ns || recall("namespace", "sessionStorage") || config.defaultNamespace;
 }
 
@@ -149,6 +148,7 @@ function Main({ route, ns }) {
   const view = VIEWS[route.view];
   if (!view) return html`<${Missing} ns=${ns} />`;
   const known = !namespaces || namespaces.some(({ name }) => name === ns);
+  if (namespaces && known) remember("namespace", ns, "sessionStorage");
   if (!known && route.view !== "settings") return html`<${NoNamespace} ns=${ns} view=${route.view} />`;
   return html`<${Guard} key=${route.view} name=${view.title}><${View} key=${`${route.view} ${ns}`} name=${route.view} view=${view} ns=${ns} route=${route} /><//>`;
 }
@@ -156,9 +156,9 @@ function Main({ route, ns }) {
 function Frame({ route }) {
   const ns = namespaceOf(route);
   const [drawer, setDrawer] = useState(false);
-  const complete = VIEWS[route.view] && !route.ns ? href(route.view, { ...route.params, ns }) : null;
+  const complete = VIEWS[route.view] && route.view !== "settings" && !route.full ? href(route.view, { ...route.params, ns, id: null }) : null;
   useEffect(() => {
-    if (complete && route.view !== "settings") go(complete, { replace: true });
+    if (complete) go(complete, { replace: true });
   }, [complete]);
   useEffect(() => {
     followNamespace(ns);

@@ -1,7 +1,8 @@
 // Addresses: the settings block of the page, and the way between URLs and routes.
 //
-// A route is {view, ns, id, tab, params, path}. `ns` is null where the address names none (the frame then takes the
-// namespace last used in this tab, else the default one), `id` is the selected run, `params` holds the query.
+// A route is {view, ns, id, tab, params, path, full}. `ns` is null where the address names none (the frame then takes
+// the namespace last used in this tab, else the default one), `id` is the selected run, `params` holds the query, `full`
+// tells whether the namespace is part of the path.
 // Everything starts with one prefix, so the dashboard works at / and behind a gateway at /tools/assay.
 
 export const config = JSON.parse(document.getElementById("config").textContent);
@@ -40,20 +41,20 @@ export function query(params) {
 /** Read an address; never fails. An unknown path gives the view "missing". */
 export function parse(pathname, search) {
   const params = readQuery(search);
-  const route = { view: "missing", ns: null, id: null, tab: params.tab || null, params, path: pathname + search };
+  const route = { view: "missing", ns: params.ns || null, full: false, id: null, tab: params.tab || null, params, path: pathname + search };
   const rest = `${pathname}/`.startsWith(home) ? pathname.slice(home.length).replace(/\/$/, "") : null;
   if (rest === null) return route;
   const [first, second, third, fourth, ...more] = rest.split("/");
   if (!rest) return { ...route, view: "workflows" };
   if (second === undefined) {
-    if (PLAIN.includes(first)) return { ...route, view: first, ns: params.ns || null };
+    if (PLAIN.includes(first)) return { ...route, view: first };
     return LISTS.includes(first) ? { ...route, view: first } : route;
   }
   if (first !== "ns" || !second || more.length) return route;
   const ns = decode(second);
-  if (third === undefined) return { ...route, view: "workflows", ns };
+  if (third === undefined) return { ...route, view: "workflows", ns, full: true };
   if (!LISTS.includes(third) || (fourth !== undefined && third !== "workflows")) return { ...route, ns };
-  return { ...route, view: third, ns, id: fourth ? decode(fourth) : null };
+  return { ...route, view: third, ns, full: true, id: fourth ? decode(fourth) : null };
 }
 
 /** The address of a view: href("workflows", {ns, id, tab, status, ...}); further members become the query. */
@@ -102,8 +103,11 @@ export function go(address, { replace = false } = {}) {
 /** Go to the current view with some of its query (and perhaps `id` and `tab`) changed. */
 export function goWith(changes, options) {
   const { view, ns, id, params } = current;
-  go(href(view, { ns, id, ...params, ...changes }), options);
+  go(href(view, { ...params, ns, id, ...changes }), options);
 }
+
+/** The address of a run, or with null of the list alone, with the filters that are set now. */
+export const runHref = (ns, id) => href("workflows", { ...current.params, ns, id, tab: null });
 
 // ------------------------------------------------------------------- scroll positions, kept with the history entry
 

@@ -43,6 +43,7 @@ ADDRESSES = (
     ("/workflow/queues", "Queues", "/workflow/ns/main/queues"),
     ("/workflow/ns/main/workers/?zz=%zz&%=%", "Workers", None),
     ("/workflow/ns/main/workflows?page=-3&status=nope&search_attrs=%7B&q=%zz", "Workflows", None),
+    ("/workflow/?ns=main&id=x&q=y", "Workflows", "/workflow/ns/main/workflows?q=y"),
     ("/workflow/nowhere", "Page not found", None),
     ("/workflow/%zz", "Page not found", None),
     ("/workflow/ns/main/workflows/%zz%?tab=%", "Workflows", None),

@@ -125,6 +125,8 @@ def test_a_filter_that_cannot_be_read_says_so_and_leaves_the_list_alone(open_pag
     assert "search_attrs" not in page.url
     page.get_by_role("button", name="Clear filters").last.click()
     expect(rows(page)).to_have_count(1)
+    expect(field).to_have_value("")
+    expect(page.get_by_test_id("filter-q")).to_be_focused()
 
 
 def test_typing_makes_no_history_and_choosing_does(open_page: Open, site: Any, ns: str) -> None:
@@ -317,6 +319,7 @@ def test_a_click_on_a_row_opens_it_and_one_on_a_control_does_not(open_page: Open
     site.start(ns, f"{ns}-1", "Typ")
     page = open_page(site.page_url(ns))
     row(page, f"{ns}-1").get_by_test_id("row-action-signal").click()
+    expect(page.get_by_test_id("dialog")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_test_id("dialog")).to_have_count(0)
     expect(row(page, f"{ns}-1").get_by_test_id("row-action-signal")).to_be_focused()

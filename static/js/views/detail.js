@@ -3,7 +3,7 @@
 import { html, useEffect, useRef, useState } from "../../vendor/htm/preact-standalone.js";
 import { runAction } from "../actions.js";
 import { path, useQuery } from "../data.js";
-import { currentRoute, go, goWith, href } from "../route.js";
+import { go, goWith, runHref } from "../route.js";
 import { startRun } from "../start.js";
 import { ACTIONS, Copy, Failure, Guard, Icon, isOpen, Loading, RunStatus, useModule } from "../ui.js";
 import { isPipeline } from "./detail/pipeline.js";
@@ -21,9 +21,6 @@ const TABS = {
   children: ["Children", () => import("./detail/children.js")],
   activities: ["Activities", () => import("./detail/activities.js")],
 };
-
-/** The address of another run's panel; filters of the list stay as they are. */
-export const runHref = (ns, id) => href("workflows", { ns, id, ...currentRoute().params, tab: null });
 
 /** `pipeline_state` of the run: asked every second while its tab is on screen and the run is open, and once after that. */
 function usePipeline(ns, run, id, shown) {

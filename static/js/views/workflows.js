@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "../../vendor/htm/preact-standalone.js";
 import { path, useQuery } from "../data.js";
-import { currentRoute, go, goWith, href } from "../route.js";
+import { currentRoute, go, goWith, href, runHref } from "../route.js";
 import { ACTIONS, Duration, Empty, Failure, Icon, Loading, Paging, RunStatus, STATUSES, Table, Time, useModule } from "../ui.js";
 
 const PAGE_SIZE = 50;
@@ -60,7 +60,7 @@ function TypedFilter({ name, label, value, wrong, type = "text", ...rest }) {
   </div>`;
 }
 
-function Filters({ ns, filters }) {
+function Filters({ ns, filters, clear }) {
   const workers = useQuery(path(["workers"], { namespace: ns }), { topics: ["workers"] }).data || [];
   const types = [...new Set(workers.flatMap((worker) => worker.workflows))].sort();
   const queues = [...new Set(["default", ...workers.map((worker) => worker.task_queue)])].sort();
@@ -78,11 +78,10 @@ function Filters({ ns, filters }) {
     <${TypedFilter} key="search_attrs" name="search_attrs" label="Search attributes" value=${filters.search_attrs} placeholder='{"env": "prod"}'
       wrong=${(text) => (isObject(text) ? null : 'Not a JSON object; try {"env": "prod"}')} />
     <datalist id="known-types">${options(types)}</datalist><datalist id="known-queues">${options(queues)}</datalist>
-    ${any && html`<button type="button" class="button quiet clear" data-testid="filter-clear" onClick=${() => clearFilters()}>Clear filters</button>`}
+    ${any && html`<button type="button" class="button quiet clear" data-testid="filter-clear" onClick=${clear}>Clear filters</button>`}
   </div>`;
 }
 
-const clearFilters = () => goWith({ ...Object.fromEntries(FILTERS.map((name) => [name, null])), page: null });
 
 // ------------------------------------------------------------------------------------------------------- rows
 
@@ -106,19 +105,19 @@ function Row({ run, selected, address, act }) {
 
 const HEAD = ["Status", "ID", "Type", "Queue", "Created", "Duration", html`<th scope="col"><span class="visually-hidden">Actions</span></th>`];
 
-function Rows({ ns, list, filters, page, selected, act, startRun }) {
+function Rows({ ns, list, filters, page, selected, act, startRun, clear }) {
   const { data: runs, total, error, stale, retry, loading } = list;
   const { params } = currentRoute();
   if (loading) return html`<${Loading} what="Loading runs" />`;
   const kept = Object.fromEntries([...FILTERS, "page"].map((name) => [name, params[name]]));
   return html`<${Failure} error=${error} retry=${retry} />
     ${runs && !runs.length && page === 1 && (Object.values(filters).some(Boolean)
-      ? html`<${Empty} title="No run matches these filters"><button type="button" class="button" onClick=${clearFilters}>Clear filters</button><//>`
+      ? html`<${Empty} title="No run matches these filters"><button type="button" class="button" onClick=${clear}>Clear filters</button><//>`
       : html`<${Empty} title="No runs in ${ns} yet"><p>A run appears here as soon as somebody starts one.</p>
           <button type="button" class="button primary" onClick=${() => startRun()}><${Icon} name="plus" />Start workflow</button><//>`)}
     ${runs && (runs.length > 0 || page > 1) && html`<${Table} label="Runs" scroll="runs" head=${HEAD} className=${stale ? "is-stale" : ""}>
       ${runs.map((run) => html`<${Row} key=${run.run_id} run=${run} selected=${run.id === selected} act=${act}
-        address=${href("workflows", { ns, id: run.id, ...kept })} />`)}
+        address=${href("workflows", { ...kept, ns, id: run.id })} />`)}
     <//>
     <${Paging} page=${page} size=${PAGE_SIZE} count=${runs.length} total=${total} go=${(to) => goWith({ page: to === 1 ? null : to })} />`}`;
 }
@@ -127,7 +126,7 @@ function Rows({ ns, list, filters, page, selected, act, startRun }) {
 
 function Panel({ ns, route }) {
   const { module, error, retry } = useModule("detail", () => import("./detail.js"));
-  const close = () => go(href("workflows", { ns, ...route.params, tab: null }));
+  const close = () => go(runHref(ns, null));
   if (error) return html`<aside class="panel"><${Failure} error=${error} retry=${retry} /></aside>`;
   return module && html`<${module.default} key=${route.id} ns=${ns} id=${route.id} tab=${route.tab} close=${close} />`;
 }
@@ -139,15 +138,21 @@ export default function Workflows({ ns, route }) {
   const act = async (name, run) => {
     const { runAction } = await import("../actions.js");
     const next = await runAction(name, run);
-    if (name === "continue" && next) go(href("workflows", { ns, id: next, ...currentRoute().params, tab: null }));
+    if (name === "continue" && next) go(runHref(ns, next));
   };
   const startRun = async (like) => (await import("../start.js")).startRun(ns, like);
+  const [round, setRound] = useState(0);
+  const clear = () => {
+    goWith({ ...Object.fromEntries(FILTERS.map((name) => [name, null])), page: null });
+    setRound(round + 1); // also forgets a text that never became a filter
+    setTimeout(() => document.getElementById("filter-q")?.focus());
+  };
   return html`<div class="split ${route.id ? "has-panel" : ""}">
     <section class="list" aria-labelledby="view-title">
       <header class="view-head"><h1 id="view-title" tabindex="-1">Workflows</h1><span class="spring"></span>
         <button type="button" class="button primary" data-testid="start-open" onClick=${() => startRun()}><${Icon} name="plus" />Start workflow</button></header>
-      <${Filters} ns=${ns} filters=${filters} />
-      <${Rows} ns=${ns} list=${list} filters=${filters} page=${page} selected=${route.id} act=${act} startRun=${startRun} />
+      <${Filters} key=${round} ns=${ns} filters=${filters} clear=${clear} />
+      <${Rows} ns=${ns} list=${list} filters=${filters} page=${page} selected=${route.id} act=${act} startRun=${startRun} clear=${clear} />
     </section>
     ${route.id && html`<${Panel} ns=${ns} route=${route} />`}
   </div>`;

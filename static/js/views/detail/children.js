@@ -3,7 +3,7 @@
 import { html, useState } from "../../../vendor/htm/preact-standalone.js";
 import { path, useQuery } from "../../data.js";
 import { Duration, Empty, Failure, Loading, Status, Table } from "../../ui.js";
-import { runHref } from "../detail.js";
+import { runHref } from "../../route.js";
 
 const INDENT_CH = 2;
 
