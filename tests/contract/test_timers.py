@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from test_search import Recorder
 from worker import Worker, complete, history, payloads, record, start, status, timer, timer_status, types, wait
 
 from assay.clock import FrozenClock
@@ -97,6 +102,54 @@ def test_a_thousand_timers_due_in_the_same_second_fire_once_each(engine: Engine,
     for number in range(100):
         seqs = [payload["timer_seq"] for payload in payloads(engine, "TimerFired", f"w{number}")]
         assert seqs == list(range(1, 11))
+
+
+def test_among_ten_thousand_timers_the_next_ones_are_found_by_the_index_and_none_is_late(
+    engine: Engine, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(engine, "flow")
+    began = clock()
+    due = []
+    for number in range(100):
+        start(engine, f"w{number}")
+        worker.do(timer(1, 10 + number / 100), *(timer(seq, 600 + seq) for seq in range(2, 101)))
+        due.append((f"w{number}", began + (10 + number / 100)))
+    if engine.db.dialect.name == "postgres":
+        with engine.db.transaction() as db:
+            db.execute("ANALYZE workflow_timers")
+    assert (fire(engine, clock), timers.next_due(engine)) == (0, due[0][1])
+    start(engine, "late")
+    worker.do(timer(1, 9.5))
+    for run, fire_at in [("late", began + 9.5), *due]:
+        assert timers.next_due(engine) == fire_at
+        clock.time = fire_at
+        assert fire(engine, clock) == 1
+        event = history(engine, run)[-1]
+        assert (event["event_type"], event["timestamp"], event["payload"]["fire_at"]) == (
+            "TimerFired",
+            fire_at,
+            fire_at,
+        )
+    for plan in plans(engine, clock, monkeypatch):
+        assert "workflow_timers_due" in plan, plan
+
+
+def plans(engine: Engine, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How the database looks for due timers, and for the next one."""
+    explain = "EXPLAIN" if engine.db.dialect.name == "postgres" else "EXPLAIN QUERY PLAN"
+    recorders = []
+
+    @contextmanager
+    def recorded() -> Iterator[Recorder]:
+        with engine.db.reading() as db:
+            recorders.append(Recorder(db, explain))
+            yield recorders[-1]
+
+    monkeypatch.setattr(engine, "reading", recorded)
+    timers.fire_due(engine, clock())
+    timers.next_due(engine)
+    monkeypatch.undo()
+    return [recorder.plan for recorder in recorders]
 
 
 def test_a_timer_that_fires_during_a_task_wakes_the_run_after_it(engine: Engine, clock: FrozenClock) -> None:
