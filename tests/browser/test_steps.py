@@ -9,6 +9,10 @@ from playwright.sync_api import Page, expect
 from sites import everywhere
 
 Open = Callable[..., Page]
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
 
 
 def run_page(site: Any, ns: str, workflow_id: str, rest: str = "") -> str:
@@ -118,6 +122,39 @@ def test_changes_keep_filter_lock_scroll_and_nodes(open_page: Open, site: Any, n
     expect(hidden).to_have_count(0)
 
 
+def test_only_a_click_filters_the_log_and_a_cleared_filter_stays_cleared(
+    open_page: Open, site: Any, ns: str, worker: Any
+) -> None:
+    def value(current: int, lines: int) -> dict[str, Any]:
+        log = [{"time": str(at), "msg": f"line {at}", **({"step": at % 3} if at % 3 else {})} for at in range(lines)]
+        return {"current_step": current, "steps": [{"name": "one"}, {"name": "two"}], "log": log}
+
+    workflow_id, page = shown(site, ns, open_page, worker, value(1, 3))
+    lines, hidden = page.get_by_test_id("log-line"), page.locator("[data-testid=log-line][hidden]")
+
+    def moves(current: int, count: int, hides: int) -> None:
+        show(site, workflow_id, value(current, count))
+        expect(lines).to_have_count(count)
+        expect(page.locator(f"[data-testid=step][data-step='{current}']")).to_have_attribute("aria-current", "step")
+        expect(hidden).to_have_count(hides)
+
+    expect(lines).to_have_count(3)
+    moves(2, 6, hides=0)
+    page.get_by_test_id("step-circle").first.click()
+    expect(hidden).to_have_count(2)
+    moves(1, 9, hides=3)
+    moves(2, 12, hides=4)
+    page.get_by_test_id("log-show-all").click()
+    expect(hidden).to_have_count(0)
+    moves(1, 15, hides=0)
+    page.get_by_test_id("step-circle").nth(1).click()
+    expect(hidden).to_have_count(5)
+    page.get_by_test_id("step-circle").nth(1).click()
+    expect(hidden).to_have_count(0)
+    moves(2, 18, hides=0)
+    expect(page.get_by_test_id("log-show-all")).to_have_count(0)
+
+
 def test_the_tab_comes_and_goes_and_steals_no_selection(open_page: Open, site: Any, ns: str, worker: Any) -> None:
     workflow_id, page = shown(site, ns, open_page, worker, {"steps": []})
     expect(page.get_by_test_id("tabpanel-overview")).to_be_visible()
@@ -151,6 +188,23 @@ def test_the_pipeline_is_read_every_second_only_while_it_is_watched(
     page.wait_for_timeout(2500)
     assert reads() == before
     page.get_by_test_id("tab-steps").click()
+    expect(page.get_by_test_id("step")).to_have_count(1)
+    page.evaluate(HIDE, True)
+    page.wait_for_timeout(1200)
+    before = reads()
+    page.wait_for_timeout(2500)
+    assert reads() == before
+    page.evaluate(HIDE, False)
+    show(site, workflow_id, {"steps": [{"name": "new"}, {"name": "two"}]})
+    expect(page.get_by_test_id("step")).to_have_count(2)
+    page.keyboard.press("Escape")
+    expect(page.get_by_test_id("detail")).to_have_count(0)
+    page.wait_for_timeout(1200)
+    before = reads()
+    page.wait_for_timeout(2500)
+    assert reads() == before
+    page.go_back()
+    expect(page.get_by_test_id("step")).to_have_count(2)
     show(site, workflow_id, None)
     expect(page.get_by_test_id("detail").locator("[data-status=COMPLETED]")).to_be_visible()
     expect(page.get_by_test_id("tabpanel-steps")).to_contain_text("final")
