@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?=
 CANDIDATES := $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3 python
 
-.PHONY: help demo test shells typescript lint format bench soak wheel install clean browser
+.PHONY: help demo test shells typescript lint format bench soak wheel install clean browser screenshots
 
 help:
 	@echo "make demo    an engine, a worker and a workflow, in one go"
@@ -23,6 +23,7 @@ help:
 	@echo "make typescript  build and test the example worker in TypeScript (needs node and npm)"
 	@echo "make bench   the benchmarks"
 	@echo "make soak    kill engines and workers for MINUTES=10, with SEED=..., BACKEND=postgres, ENGINES=2"
+	@echo "make screenshots  the pictures of docs/images, made again"
 	@echo "make wheel   build dist/*.whl"
 	@echo "make clean   remove the environment and everything built"
 
@@ -70,6 +71,9 @@ browser:
 	  echo "installing chromium"; $(call apt,chromium fonts-dejavu-core) && exit 0; \
 	fi; \
 	echo "error: the tests of the dashboard need Chromium; install it, or name one with ASSAY_CHROMIUM=/path" >&2; exit 1
+
+screenshots: $(STAMP) browser
+	@$(BIN)/python tests/browser/screenshots.py
 
 typescript: $(STAMP)
 	@$(BIN)/python -m pytest tests/typescript_worker.py

@@ -22,7 +22,7 @@ function Preview() {
   const { preview, error } = usePreview(cron, timezone);
   return html`<div class="cron-preview" data-testid="cron-preview" aria-live="polite">
     ${error && html`<p class="error">${error.message}</p>`}
-    ${preview && html`<p>${preview.description}</p><ol>${preview.next_runs.map((at) => html`<li key=${at}><time datetime=${new Date(at * 1000).toISOString()}>${exact(at).slice(0, -4)}</time> <span class="muted">${relative(at)}</span></li>`)}</ol>`}
+    ${preview && html`<p>${preview.description} <span class="muted">(${timezone.trim() || "UTC"}), on your clock:</span></p><ol>${preview.next_runs.map((at) => html`<li key=${at}><time datetime=${new Date(at * 1000).toISOString()}>${exact(at).slice(0, -4)}</time> <span class="muted">${relative(at)}</span></li>`)}</ol>`}
     ${!preview && !error && html`<p class="muted">The next times appear here.</p>`}
   </div>`;
 }
