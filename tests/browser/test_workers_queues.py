@@ -74,6 +74,25 @@ def test_details_stay_open_while_other_workers_come_and_go(open_page: Open, site
     expect(page.get_by_text("Keeps runs in memory")).to_have_count(1)
 
 
+def test_claimed_by_leads_to_the_worker_and_its_tasks_are_counted(open_page: Open, site: Any, ns: str) -> None:
+    first, second = (register(site, ns, name) for name in ("first", "second"))
+    for number in (1, 2):
+        site.start(ns, f"{ns}-{number}", "Hello")
+    took = site.client.call("POST", "workflow-tasks", "poll", body={"worker_id": first})["workflow_id"]
+    page = open_page(site.page_url(ns, rest=f"/{took}?tab=overview"))
+    page.get_by_test_id("detail").get_by_role("link", name=first).click()
+    expect(page).to_have_url(site.page_url(ns, "workers"))
+    expect(worker_row(page, first)).to_contain_text("1/")
+    expect(worker_row(page, second)).to_contain_text("0/")
+    site.client.call("DELETE", "workers", first)
+    expect(worker_row(page, first)).to_have_count(0)
+    for expected in ("1/", "2/"):
+        site.client.call("POST", "workflow-tasks", "poll", body={"worker_id": second})
+        expect(worker_row(page, second)).to_contain_text(expected)
+    page.go_back()
+    expect(page.get_by_test_id("detail").get_by_role("link", name=second)).to_be_visible()
+
+
 class TestSilence:
     """Workers whose last sign of life was moved into the past; a heartbeat is due every 8 hours."""
 
