@@ -252,7 +252,7 @@ def test_filters_and_paging_reach_the_engine(api: FlaskClient) -> None:
 def test_the_namespace_parameter_must_fit_the_run(api: FlaskClient, engine: Engine) -> None:
     start(api)
     before = contents(engine)
-    for rest in ("", "/events", "/activities", "/children", "/pending", "/state"):
+    for rest in ("", "/events", "/activities", "/children", "/pending", "/state", "/state/q"):
         refused(api.get(f"{B}/workflows/w{rest}?namespace=other"), 404, "workflow_not_found")
     for rest in ("cancel", "terminate", "continue-as-new", "signal/x"):
         refused(api.post(f"{B}/workflows/w/{rest}?namespace=other"), 404, "workflow_not_found")

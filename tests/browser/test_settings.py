@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect
-from sites import everywhere
+from playwright.sync_api import Browser, Locator, Page, expect
+from sites import everywhere, on
 
 Open = Callable[..., Page]
 
@@ -69,3 +69,23 @@ def test_settings_tell_about_the_engine_and_remember_a_name(open_page: Open, sit
     page.reload()
     expect(page.get_by_test_id("field-user")).to_have_value("Alice")
     assert page.evaluate("localStorage.getItem('assay:user')") == "Alice"
+
+
+@on("prefix")
+def test_the_reference_of_the_api_is_shown_and_asks_no_other_host(browser: Browser, site: Any) -> None:
+    """The page is that of a library, which says much on the console: it is not guarded like ours."""
+    context = browser.new_context()
+    try:
+        requests: list[str] = []
+        context.on("request", lambda request: requests.append(request.url))
+        page = context.new_page()
+        page.goto(f"{site.url}/workflow/settings")
+        with context.expect_page() as opened:
+            page.get_by_test_id("settings-docs").click()
+        docs = opened.value
+        expect(docs.get_by_text("Start a run").first).to_be_visible()
+        assert docs.url.startswith(f"{site.url}/api/v1/engine/workflow/docs")
+        assert f"{site.url}/api/v1/engine/workflow/openapi.json" in requests
+        assert [url for url in requests if not url.startswith((f"{site.url}/", "data:", "blob:"))] == []
+    finally:
+        context.close()
