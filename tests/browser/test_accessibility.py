@@ -72,9 +72,17 @@ def deploy(site: Any, ns: str, page: Page) -> str:
     """A run that waits for the button of its second step; its panel is open."""
     run = f"{ns}-deploy"
     site.start(ns, run, "Pipeline", input={"child": f"{ns}-child", "again": 2, "env": "prod"})
-    page.goto(site.page_url(ns, rest=f"/{run}"))
+    page.goto(site.page_url(ns, rest=f"/{run}?tab=steps"))
     expect(page.locator("[data-testid=step-action][data-action=approve]")).to_be_visible()
     return run
+
+
+def test_axe_sees_what_is_wrong(open_page: Open, site: Any, ns: str) -> None:
+    axe = Axe(open_page(site.page_url(ns)))
+    axe.page.evaluate("document.querySelector('label[for=filter-type]').remove()")
+    axe.page.evaluate("document.querySelector('h1').style.color = 'gray'")
+    axe.look("spoiled")
+    assert {found.split(": ")[1] for found in axe.found} == {"label", "color-contrast"}
 
 
 def test_the_list_and_its_dialogs(open_page: Open, site: Any, ns: str, worker: Any) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Page, expect
 from sites import everywhere
+from waiting import published
 
 Open = Callable[..., Page]
 HOSTILE = (
@@ -30,6 +31,7 @@ def test_every_tab_tells_its_part_and_has_an_address(open_page: Open, site: Any,
     worker("pipeline.lua")
     run = f"{ns}-deploy"
     site.start(ns, run, "Pipeline", input={"child": f"{ns}-child", "again": 2, "env": "prod"})
+    published(site, run)
     page = open_page(detail(site, ns, run))
     expect(page.locator("[data-testid=step-action][data-action=approve]")).to_be_visible()
     page.locator("[data-testid=step-action][data-action=approve]").click()
@@ -105,6 +107,7 @@ def test_hostile_texts_are_only_text(open_page: Open, site: Any, ns: str, worker
     step = {"name": text, "status": text, "actions": [text], "started_at": text}
     value = {"steps": [step], "log": [{"time": text, "msg": text}]}
     site.start(ns, run, "Show", input=value, search_attributes={text: text})
+    published(site, run)
     page = open_page(detail(site, ns, run))
     expect(page.get_by_test_id("detail").get_by_role("heading", name=run, exact=True)).to_be_visible()
     expect(page.get_by_test_id("step-action")).to_have_text(text)

@@ -53,7 +53,7 @@ def test_a_run_can_be_read_and_answered(open_page: Open, site: Any, ns: str, wor
     worker("pipeline.lua")
     run = f"{ns}-{'deploy' * 15}"
     site.start(ns, run, "Pipeline", input={"child": f"{ns}-{'child' * 15}", "again": 1, "env": "p" * 200})
-    page = open_page(site.page_url(ns, rest=f"/{run}"))
+    page = open_page(site.page_url(ns, rest=f"/{run}?tab=steps"))
     approve = page.locator("[data-testid=step-action][data-action=approve]")
     expect(approve).to_be_visible()
     fits(page, "steps")

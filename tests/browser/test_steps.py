@@ -7,6 +7,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 from sites import everywhere
+from waiting import published
 
 Open = Callable[..., Page]
 HIDE = """(hidden) => {
@@ -27,6 +28,7 @@ def statuses(page: Page) -> list[str | None]:
 def test_a_run_is_approved_by_the_button_of_its_step(open_page: Open, site: Any, ns: str, worker: Any) -> None:
     worker("pipeline.lua")
     site.start(ns, f"{ns}-deploy", "Pipeline", input={"child": f"{ns}-child"})
+    published(site, f"{ns}-deploy")
     page = open_page(run_page(site, ns, f"{ns}-deploy"))
     expect(page.get_by_test_id("tab-steps")).to_have_attribute("aria-selected", "true")
     expect(page.get_by_test_id("verdict")).to_contain_text("step_action")

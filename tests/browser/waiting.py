@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from guard import Guard
+from harness import wait_until
 from playwright.sync_api import Page
 
 QUIET_SECS = 2.0
@@ -35,3 +36,14 @@ def settle(page: Page, guard: Guard) -> int:
 
     eventually(page, quiet, "no more requests")
     return len(guard.requests)
+
+
+def published(site: Any, workflow_id: str) -> None:
+    """Wait until a run shows its steps: a panel that opens then begins with them."""
+
+    def steps() -> Any:
+        query = {"optional": "true"}
+        answer = site.client.call("GET", "workflows", workflow_id, "state", "pipeline_state", query=query)
+        return answer and answer["value"] and answer["value"]["steps"]
+
+    wait_until(steps, f"the steps of {workflow_id}")
