@@ -107,6 +107,28 @@ def test_no_file_of_the_dashboard_builds_html_or_ignores_the_layer() -> None:
         assert re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL).strip().startswith("@layer assay {"), path
 
 
+#: a colour written out, in a declaration or a script
+COLOUR = re.compile(
+    r"#(?:[0-9a-f]{3,4}){1,2}\b(?=[^{]*[;}])|\b(?:rgba?|hsla?|hwb|lab|lch|oklab|oklch|color)\("
+    r"|:[^;{}]*(?<![\w-])(?:white|black|red|green|blue|gr[ae]y|orange|yellow|silver|purple)(?![\w-])",
+    re.IGNORECASE,
+)
+TOKEN = re.compile(r"^ +--(?!assay-)[\w-]+: [^;]+;\n", re.MULTILINE)
+
+
+def test_every_colour_is_one_of_the_fourteen_tokens_or_made_from_them() -> None:
+    folder = asset_folder("static")
+    tokens = (folder / "css" / "tokens.css").read_text()
+    declared = [line.split(":")[0].strip() for line in TOKEN.findall(tokens.partition("}")[0])]
+    assert len(declared) == len(set(declared)) == 14
+    for path in folder.glob("css/*.css"):
+        text = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
+        found = COLOUR.search(TOKEN.sub("", text) if path.name == "tokens.css" else text)
+        assert found is None, (path.name, found.group())
+    for path in folder.glob("js/**/*.js"):
+        assert not re.search(r"\b(?:rgba?|hsla?|oklch)\(|[\"'`:] ?#[0-9a-f]{6}\b", path.read_text()), path.name
+
+
 def test_modules_are_loaded_by_relative_addresses_that_exist() -> None:
     folder = asset_folder("static")
     for path in folder.glob("js/**/*.js"):
