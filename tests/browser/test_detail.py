@@ -66,6 +66,33 @@ def test_every_tab_tells_its_part_and_has_an_address(open_page: Open, site: Any,
     expect(page.get_by_test_id("workflow-row").first).to_be_visible()
 
 
+def test_an_activity_that_waits_for_its_retry_shows_its_last_error_and_the_next_attempt(
+    open_page: Open, site: Any, ns: str
+) -> None:
+    def call(*segments: str, **body: Any) -> Any:
+        return site.client.call("POST", *segments, body=body)
+
+    run = f"{ns}-retries"
+    kinds = {"workflows": ["Hand"], "activities": ["act"]}
+    me = call("workers", "register", namespace=ns, identity="hand", **kinds)["worker_id"]
+    site.start(ns, run, "Hand")
+    page = open_page(detail(site, ns, run, "?tab=activities"))
+    task = call("workflow-tasks", "poll", worker_id=me)
+    command = {"type": "ScheduleActivity", "seq": 1, "name": "act", "initial_interval_secs": 3600}
+    call("workflow-tasks", run, "commands", worker_id=me, task_token=task["task_token"], commands=[command])
+    row = page.get_by_test_id("activity-row")
+    expect(row).to_contain_text("1/3")
+    attempt = call("tasks", "poll", worker_id=me)
+    error = "the first <b>error</b>"
+    call("tasks", str(attempt["id"]), "fail", worker_id=me, task_token=attempt["task_token"], error=error)
+    expect(row).to_contain_text(error)
+    expect(row).to_contain_text("2/3")
+    expect(row.locator("[data-status=PENDING]")).to_be_visible()
+    expect(row.locator("td").last.locator("time")).to_be_visible()
+    row.get_by_role("button", name="Details of act #1").click()
+    expect(page.get_by_role("region", name="Last error")).to_have_text(error)
+
+
 def test_tabs_obey_the_arrow_keys(open_page: Open, site: Any, ns: str) -> None:
     site.start(ns, f"{ns}-1")
     page = open_page(detail(site, ns, f"{ns}-1"))

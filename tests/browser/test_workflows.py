@@ -15,6 +15,8 @@ from sites import everywhere, on
 from waiting import eventually
 
 Open = Callable[..., Page]
+#: what a browser that reads numbers as floats would change
+KEPT = {"big": 2**63 - 1, "f": 1.0, "e": {}, "a": [], "n": [None, ""]}
 HOSTILE = '<img src=x onerror="alert(1)">/%2F \'"{{7*7}} é'
 
 
@@ -254,15 +256,20 @@ def test_what_the_server_refuses_stays_in_the_form(open_page: Open, site: Any, n
 
 
 def test_start_one_like_this_fills_the_form(open_page: Open, site: Any, ns: str) -> None:
-    site.start(ns, f"{ns}-1", "Deploy", task_queue="q", input={"f": 1.5}, search_attributes={"env": "prod"})
+    site.start(ns, f"{ns}-1", "Deploy", task_queue="q", input=KEPT, search_attributes={"env": "prod"})
     page = open_page(site.page_url(ns, rest=f"/{ns}-1"))
     page.get_by_test_id("start-like").click()
     for name, value in {"workflow_type": "Deploy", "task_queue": "q", "workflow_id": ""}.items():
         expect(page.get_by_test_id(f"field-{name}")).to_have_value(value)
-    assert json.loads(page.get_by_test_id("field-input").input_value()) == {"f": 1.5}
+    assert json.loads(page.get_by_test_id("field-input").input_value()) == KEPT
     assert json.loads(page.get_by_test_id("field-search_attributes").input_value()) == {"env": "prod"}
+    page.get_by_test_id("field-workflow_id").fill(f"{ns}-2")
     submit(page)
     expect(rows(page)).to_have_count(2)
+    assert (
+        b'"input":' + json.dumps(KEPT, separators=(",", ":")).encode()
+        in site.client.request("GET", "workflows", f"{ns}-2").body
+    )
 
 
 # --------------------------------------------------------------------------------------------- actions of a row
