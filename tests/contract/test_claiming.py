@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import gevent
 import pytest
 from worker import Worker, activity, complete, record, start, status, timer, types, wait
 
@@ -212,6 +215,35 @@ def test_a_claim_never_revives_a_run_that_is_closing(engine: Engine) -> None:
             assert events[-1] in ("WorkflowCancelled", "WorkflowFailed")
         if not number % 2:
             assert status(engine, str(number)) in ("CANCELLED", "FAILED")
+
+
+def test_claims_and_closings_at_the_same_moment_leave_no_closed_run_with_a_task(engine: Engine) -> None:
+    worker = Worker(engine, "flow", max_workflows=100)
+    runs = [f"{number:02}" for number in range(30)]
+    for run in runs:
+        start(engine, run)
+    claimed: list[dict[str, Any]] = []
+
+    def claim(_: str) -> None:
+        task = worker.poll()
+        if task is not None:
+            claimed.append(task)
+
+    def close(run: str) -> None:
+        verb = workflows.terminate if int(run) % 2 else workflows.cancel
+        verb(engine, workflow_id=run)
+
+    gevent.joinall([gevent.spawn(job, run) for run in runs for job in (close, claim)], raise_error=True)
+    for run in runs:
+        found, events = record(engine, run), types(engine, run)
+        taken = any(task["workflow_id"] == run for task in claimed)
+        if int(run) % 2:
+            assert (found["status"], events) == ("FAILED", ["WorkflowStarted", "WorkflowFailed"])
+        elif found["status"] == "RUNNING":
+            assert taken and events == ["WorkflowStarted", "WorkflowCancelRequested"]
+        else:
+            assert found["status"] == "CANCELLED" and not taken and events[-1] == "WorkflowCancelled"
+        assert found["status"] == "RUNNING" or found["claimed_by"] is None
 
 
 def test_the_first_claim_is_announced_and_later_ones_are_not(engine: Engine) -> None:
