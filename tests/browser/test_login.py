@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 from conftest import Site
 from harness import ASSAY, CHECKOUT, EngineProcess, environment
+from issuer import FakeIssuer, SigningKey
 from playwright.sync_api import Page, expect
 from proxy import PrefixProxy
 
@@ -162,3 +163,44 @@ def test_a_new_session_in_another_tab_does_not_stop_this_one(
     row.get_by_test_id("row-action-cancel").click()
     page.get_by_test_id("dialog").get_by_test_id("submit").click()
     expect(row).to_contain_text("Cancelled")
+
+
+class TestJwt:
+    """An engine that wants the tokens of an issuer."""
+
+    @pytest.fixture(scope="class")
+    def issuer(self) -> Iterator[FakeIssuer]:
+        with FakeIssuer(SigningKey()) as issuer:
+            yield issuer
+
+    @pytest.fixture(scope="class")
+    def guarded(self, issuer: FakeIssuer) -> Iterator[Site]:
+        with EngineProcess(args=["--auth-issuer", issuer.url]) as engine:
+            site = Site(engine, engine.url)
+            site.client = Client(engine.url, token=SigningKey().sign(issuer.claims()))
+            yield site
+
+    @pytest.fixture
+    def site(self, guarded: Site) -> Site:
+        return guarded
+
+    def test_every_view_works_for_the_bearer_of_a_token(
+        self, open_page: Open, site: Any, ns: str, issuer: FakeIssuer
+    ) -> None:
+        page = open_page(f"/workflow/ns/{ns}/queues", ready="login-form")
+        sign_in(page, SigningKey("other", number=1).sign(issuer.claims()))
+        expect(page.get_by_role("alert")).not_to_be_empty()
+        sign_in(page, SigningKey().sign(issuer.claims(email="ada@example.com")))
+        expect(page.get_by_role("heading", level=1)).to_have_text("Queues")
+        expect(page.locator(".principal")).to_have_text("ada@example.com")
+        expect(page.get_by_test_id("connection")).to_contain_text("Live")
+        for view in ("schedules", "workers", "settings", "workflows"):
+            page.get_by_test_id(f"nav-{view}").click()
+            expect(page.get_by_role("heading", level=1)).to_have_text(view.capitalize())
+        site.start(ns, f"{ns}-1")
+        row = page.locator(f'[data-testid="workflow-row"][data-id="{ns}-1"]')
+        row.get_by_test_id("row-action-cancel").click()
+        page.get_by_test_id("dialog").get_by_test_id("submit").click()
+        expect(row).to_contain_text("Cancelled")
+        page.get_by_test_id("sign-out").click()
+        expect(page.get_by_test_id("login-form")).to_be_visible()
