@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib import import_module
 from typing import IO, Any
 
 EXTRA = "s3-archival"
@@ -46,8 +46,13 @@ class Digest:
 
 
 def is_installed() -> bool:
-    """Whether the AWS SDK is there."""
-    return find_spec("boto3") is not None
+    """Whether the AWS SDK is there and can be loaded; only half of it is as good as none."""
+    try:
+        for name in ("boto3", "botocore.config", "botocore.exceptions"):
+            import_module(name)
+    except ImportError:
+        return False
+    return True
 
 
 def uri(bucket: str, key: str) -> str:
