@@ -118,14 +118,13 @@ def test_a_real_engine_lives_through_a_time_in_which_no_file_can_grow(process: E
     client = Client(process.url)
     client.call("POST", "workflows", body=run_of(0))
     wal = Path(process.backend.removeprefix("sqlite://") + "-wal")
-    with closing(sqlite3.connect(str(wal).removesuffix("-wal"))) as database:
-        (pid,) = database.execute("SELECT pid FROM engine_lock").fetchone()
-        _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (wal.stat().st_size, most))
-        codes = {client.request("POST", "workflows", body=run_of(number, 50_000)).status for number in range(1, 20)}
-        assert codes == {503}
-        assert client.request("GET", "workflows", "w0").status == 200
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
+    (pid,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (wal.stat().st_size, most))
+    codes = {client.request("POST", "workflows", body=run_of(number, 50_000)).status for number in range(1, 20)}
+    assert codes == {503}
+    assert client.request("GET", "workflows", "w0").status == 200
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
     assert client.request("POST", "workflows", body=run_of(1, 50_000)).status == 201
     assert [run["id"] for run in client.call("GET", "workflows")] == ["w1", "w0"]
     assert process.terminate() == 0

@@ -9,11 +9,13 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -371,9 +373,19 @@ def test_a_crashed_worker_is_replaced(engine: EngineProcess) -> None:
     assert engine.terminate() == 0
 
 
-def test_a_replaced_lock_row_ends_the_engine(engine: EngineProcess) -> None:
-    import sqlite3
+def test_the_lock_row_and_the_refusal_of_a_second_engine_name_the_same_holder(engine: EngineProcess) -> None:
+    with closing(sqlite3.connect(engine.backend.removeprefix("sqlite://"))) as database:
+        row = database.execute("SELECT pid, host, started_at, last_heartbeat FROM engine_lock").fetchone()
+    assert row[:2] == (engine.pid, socket.gethostname())
+    assert row[2] <= row[3]
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row[2]))
+    code, message = refused("--backend", engine.backend, "--port", "0")
+    assert code == 1
+    assert f"pid {row[0]} on host {row[1]}, started {started} UTC" in message
+    assert "use Postgres" in message
 
+
+def test_a_replaced_lock_row_ends_the_engine(engine: EngineProcess) -> None:
     with sqlite3.connect(engine.backend.removeprefix("sqlite://")) as database:
         database.execute("UPDATE engine_lock SET instance_id = 'somebody else'")
     database.close()

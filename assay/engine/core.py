@@ -220,11 +220,13 @@ class Engine:
             return
         with self.db.transaction() as db:
             now = clock.now()
+            # Under a server of several processes the master holds the file lock: the one to look for, or to stop.
+            holder = self.lock.holder()
             db.execute("DELETE FROM engine_lock")
             db.execute(
                 "INSERT INTO engine_lock (id, instance_id, pid, host, started_at, last_heartbeat) "
                 "VALUES (1, ?, ?, ?, ?, ?)",
-                (self.instance_id, os.getpid(), socket.gethostname(), now, now),
+                (self.instance_id, holder.pid or os.getpid(), socket.gethostname(), holder.started_at or now, now),
             )
             crashpoints.point("start:before-lock-row")
         crashpoints.point("start:after-lock-row")
