@@ -130,6 +130,14 @@ def test_the_server_url_follows_the_mount_point(api: FlaskClient) -> None:
     assert servers("http://localhost/some%20where") == [{"url": "/some%20where"}]
 
 
+@pytest.mark.parametrize(
+    ("header", "url"), [("/tools/assay", "/tools/assay"), ("/tools/assay/", "/tools/assay"), ("//evil.example", "/")]
+)
+def test_the_server_url_follows_the_prefix_of_a_gateway(api: FlaskClient, header: str, url: str) -> None:
+    document = api.get(f"{B}/openapi.json", headers={"X-Forwarded-Prefix": header}).json
+    assert document["servers"] == [{"url": url}]
+
+
 def test_every_field_has_a_description_and_every_required_one_an_example(document: dict[str, Any]) -> None:
     for name, schema in document["components"]["schemas"].items():
         for field, properties in schema.get("properties", {}).items():

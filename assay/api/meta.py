@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote
 
-from flask import Response, current_app, request, send_file
+from flask import Response, current_app, send_file
 
 import assay
 from assay import errors
@@ -14,6 +14,7 @@ from assay.api.fields import Name
 from assay.api.openapi import RestApi
 from assay.api.operation import Answer, Resource
 from assay.api.outgoing import JSON, reply
+from assay.dashboard import prefix
 from assay.engine import Engine
 
 blp = Resource("meta", __name__, description="Health, version and documentation.")
@@ -98,7 +99,7 @@ def version(engine: Engine) -> Response:
 def openapi(engine: Engine) -> Response:
     """The OpenAPI document of this API."""
     api: RestApi = current_app.extensions["flask-smorest"]["apis"][""]["ext_obj"]
-    return Response(api.document(quote(request.script_root)), content_type=JSON)
+    return Response(api.document(quote(prefix())), content_type=JSON)
 
 
 @blp.operation(

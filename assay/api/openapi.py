@@ -104,7 +104,7 @@ class RestApi(Api):
         """Paging is described by the one operation that has it."""
 
     def document(self, mount: str = "") -> bytes:
-        """The document as JSON for an engine mounted at ``mount`` (``SCRIPT_NAME``)."""
+        """The document as JSON for an engine that clients reach below the prefix ``mount``."""
         text = self._texts.get(mount)
         if text is None:
             while self._undescribed:
