@@ -304,7 +304,7 @@ _VARIABLES: dict[str, tuple[str, Parser]] = {
     "port": ("ASSAY_PORT", _whole(0, 65535)),
     "lease_secs": ("ASSAY_WF_DISPATCH_TIMEOUT_SECS", _number(0.1, 86400)),
     "cancel_grace_secs": ("ASSAY_WF_CANCEL_GRACE_SECS", _number(0, 86400)),
-    "max_body_bytes": ("ASSAY_MAX_BODY_BYTES", _whole(1024, 1 << 30)),
+    "max_body_bytes": ("ASSAY_MAX_BODY_BYTES", _whole(1, 1 << 30)),
     "max_payload_bytes": ("ASSAY_MAX_PAYLOAD_BYTES", _whole(1, 1 << 30)),
     "sqlite_synchronous": ("ASSAY_SQLITE_SYNCHRONOUS", _choice("full", "normal")),
     "postgres_pool_size": ("ASSAY_POSTGRES_POOL_SIZE", _whole(1, 1000)),

@@ -21,15 +21,15 @@ def test_every_variable_is_read() -> None:
             "ASSAY_PORT": "0",
             "ASSAY_WF_DISPATCH_TIMEOUT_SECS": "1.5",
             "ASSAY_WF_CANCEL_GRACE_SECS": "0",
-            "ASSAY_MAX_BODY_BYTES": "2048",
-            "ASSAY_MAX_PAYLOAD_BYTES": "1024",
+            "ASSAY_MAX_BODY_BYTES": "1000",
+            "ASSAY_MAX_PAYLOAD_BYTES": "100",
             "ASSAY_SQLITE_SYNCHRONOUS": "NORMAL",
             "ASSAY_LOG": "debug",
             "ASSAY_BUILD_PROFILE": "debug",
         }
     )
     assert config == Config(
-        "sqlite:///data/w.db", "0.0.0.0", 0, 1.5, 0.0, 2048, 1024, "normal", log_level="debug", build_profile="debug"
+        "sqlite:///data/w.db", "0.0.0.0", 0, 1.5, 0.0, 1000, 100, "normal", log_level="debug", build_profile="debug"
     )
 
 
