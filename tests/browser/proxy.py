@@ -58,7 +58,7 @@ class _Handler(BaseHTTPRequestHandler):
                 {**headers, "X-Forwarded-Prefix": self.base, "Host": self.headers["Host"]},
             )
             self._answer(connection.getresponse())
-        except OSError:
+        except (OSError, http.client.HTTPException):
             self.close_connection = True  # one side is gone
         finally:
             connection.close()
