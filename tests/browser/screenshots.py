@@ -94,7 +94,7 @@ def save(png: bytes, target: Path) -> None:
     picture = (
         Image.open(BytesIO(png))
         .convert("RGB")
-        .quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        .quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
     )
     picture.save(target, optimize=True)
     size = target.stat().st_size
