@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from soundness import assert_invariants
@@ -11,10 +12,11 @@ from worker import Worker, activity, start
 
 from assay import clock
 from assay.config import Config
-from assay.engine import Engine, leases, tasks, workers, workflows
+from assay.engine import Engine, leases, namespaces, schedules, tasks, workers, workflows
+from assay.errors import AssayError
 
 LEASE_SECS = 1.0
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 
 
 @pytest.fixture
@@ -89,3 +91,50 @@ def test_a_run_that_closes_while_its_worker_goes_stays_closed(instances: tuple[E
             ("busy", "FAILED", False),
             ("held", "FAILED", False),
         ]
+
+
+#: what makes a namespace something that is in use, and whether it keeps it from being deleted
+USES: dict[str, tuple[Callable[[Any], Any], bool]] = {
+    "start": (lambda engine: workflows.start(engine, workflow_type="T", workflow_id="w", namespace="blue"), True),
+    "schedule": (
+        lambda engine: schedules.create(engine, name="s", workflow_type="T", cron_expr="@daily", namespace="blue"),
+        True,
+    ),
+    "worker": (lambda engine: workers.register(engine, identity="i", namespace="blue"), False),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("deleted_first", [True, False], ids=["deleted first", "used first"])
+def test_a_namespace_that_is_used_and_deleted_at_the_same_moment_keeps_no_orphans(
+    instances: tuple[Engine, Engine], use: str, deleted_first: bool
+) -> None:
+    first, second = instances
+    namespaces.create(first, name="blue")
+    begin, keeps = USES[use]
+    outcomes: list[str] = []
+
+    def attempt(verb: Callable[[Any], Any]) -> None:
+        try:
+            verb(second)
+            outcomes.append("done")
+        except AssayError as error:
+            outcomes.append(error.code)
+
+    def delete(engine: Any) -> Any:
+        return namespaces.delete(engine, name="blue")
+
+    winner, loser = (delete, begin) if deleted_first else (begin, delete)
+    losing = threading.Thread(target=attempt, args=(loser,))
+    with first.transaction() as tx:
+        winner(tx)
+        tx.flush()
+        losing.start()
+        losing.join(0.3)
+        assert outcomes == [], "it did not wait for the other one"
+    losing.join(TIMEOUT)
+    expected = "namespace_not_found" if deleted_first else "namespace_not_empty" if keeps else "done"
+    assert outcomes == [expected]
+    with first.reading() as db:
+        left = db.value("SELECT count(*) FROM namespaces WHERE name = 'blue'")
+    assert left == (0 if deleted_first or not keeps else 1)
