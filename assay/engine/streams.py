@@ -276,6 +276,9 @@ class Subscriber:
             return
         self.place = int(after)
         row = tail.one(db, self.place)
+        if row is None and 0 < self.place < tail.oldest(db):
+            self.must_resync = True  # somebody removed it, and perhaps what followed, without leaving a note
+            return
         # All changes of a transaction share its id: the client may have got the first of them only.
         if row is not None and len(self._picked([row])) > 1:
             self._again = row

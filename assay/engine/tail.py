@@ -63,6 +63,11 @@ def newest(db: Connection) -> int:
     return max(db.value(NEWEST), pruned(db) or 0)
 
 
+def oldest(db: Connection) -> int:
+    """The oldest id that is still there; 0 when none is."""
+    return int(db.value("SELECT coalesce(min(id), 0) FROM outbox"))
+
+
 def one(db: Connection, id: int) -> Row | None:
     """The row with this id."""
     text = db.value("SELECT changes FROM outbox WHERE id = ?", (id,))

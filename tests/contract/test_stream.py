@@ -196,6 +196,16 @@ def test_an_id_that_is_too_old_makes_the_client_start_over(engine: Engine, liste
     assert [change["workflow_id"] for change in kept.changes(1)] == ["new"]
 
 
+def test_an_id_whose_row_somebody_removed_by_hand_makes_the_client_start_over(engine: Engine, listen: Listen) -> None:
+    for number in range(4):
+        start(engine, f"w{number}")
+    newest = last_id(engine)
+    with engine.db.transaction() as db:
+        db.execute("DELETE FROM outbox WHERE id < ?", (newest,))
+    assert listen(after=str(newest - 2)).is_told_to_start_over()
+    assert listen(after=str(newest)).is_quiet()
+
+
 def test_the_newest_id_is_known_when_all_rows_are_removed(engine: Engine, listen: Listen, clock: FrozenClock) -> None:
     start(engine)
     newest = last_id(engine)
