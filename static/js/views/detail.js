@@ -6,9 +6,10 @@ import { path, useQuery } from "../data.js";
 import { go, goWith, runHref } from "../route.js";
 import { startRun } from "../start.js";
 import { ACTIONS, Copy, Failure, Guard, Icon, isOpen, Loading, RunStatus, useModule } from "../ui.js";
-import { isPipeline } from "./detail/pipeline.js";
+import { isPipeline, stepsOf } from "./detail/pipeline.js";
 
 const STEPS_POLL_MS = 1000;
+const RUN_POLL_MS = 2000; // waits, timers and side effects send no live event
 const VERDICT_POLL_MS = 5000; // it says for how long
 
 /** tab -> its name and the module that draws it. */
@@ -88,7 +89,7 @@ function Buttons({ ns, run }) {
   const shown = Object.entries(ACTIONS).filter(([name, { applies }]) => name === "continue" || applies(run));
   return html`<div class="panel-actions">
     ${shown.map(([name, { label, danger }]) => html`<button key=${name} type="button" class="button small ${danger ? "danger-quiet" : ""}"
-      data-testid="detail-action-${name}" onClick=${() => act(name)}>${name === "continue" && isOpen(run) ? "Continue as new" : label}</button>`)}
+      data-testid="detail-action-${name}" onClick=${() => act(name)}>${name === "continue" ? "Continue-as-new" : label}</button>`)}
     <button type="button" class="button small" data-testid="start-like" onClick=${() => startRun(ns, run)}>Start one like this</button>
     <${Copy} text=${location.href} label="Copy link" /></div>`;
 }
@@ -113,6 +114,7 @@ export default function Detail({ ns, id, tab: named, close }) {
   const topics = [`run:${id}`];
   const of = (...rest) => path(["workflows", id, ...rest], { namespace: ns });
   const { data: run, error, retry, loading } = useQuery(of(), { topics });
+  useQuery(run && isOpen(run) ? of() : null, { topics, every: RUN_POLL_MS });
   const details = run && !run.archived_at;
   const pending = useQuery(run && isOpen(run) ? of("pending") : null, { topics: [...topics, "workers"], every: VERDICT_POLL_MS }).data;
   const children = useQuery(details ? of("children") : null, { topics: [...topics, "list"] });
@@ -129,7 +131,7 @@ export default function Detail({ ns, id, tab: named, close }) {
     return () => removeEventListener("keydown", escape);
   });
   const tabs = Object.keys(TABS).filter((name) => name !== "steps" || pipeline);
-  const counts = { steps: pipeline?.steps.length, events: run?.history_length, children: children.data?.length, activities: activities.data?.length };
+  const counts = { steps: pipeline && stepsOf(pipeline).length, events: run?.history_length, children: children.data?.length, activities: activities.data?.length };
   return html`<aside class="panel" data-testid="detail" data-scroll="detail" aria-labelledby="detail-title">
     <${Head} ns=${ns} id=${id} run=${run} pending=${run && isOpen(run) && pending} close=${close} />
     ${(error || loading) && html`<div class="panel-body"><${Failure} error=${error} retry=${retry} />${loading && html`<${Loading} />`}</div>`}

@@ -1,10 +1,11 @@
 // The Activities tab: every activity of the run, with its attempts, its last error and its next try.
 
 import { html, useState } from "../../../vendor/htm/preact-standalone.js";
+import { toJson } from "../../data.js";
 import { JsonBox } from "../../json.js";
 import { Empty, Failure, Loading, Status, Table, Time } from "../../ui.js";
 
-const COLUMNS = 6;
+const COLUMNS = 7;
 const SHOWN = 200;
 
 function More({ activity }) {
@@ -28,7 +29,8 @@ function Row({ activity, next }) {
         onClick=${() => setOpen(!open)}>${open ? "▾" : "▸"}</button> ${activity.name}</td>
       <td><${Status} status=${activity.status} /></td><td class="number">${activity.attempt}/${activity.max_attempts}</td><td>${activity.task_queue}</td>
       <td class="cell-error">${activity.error === null ? html`<span class="none">–</span>` : short(activity.error)}</td>
-      <td>${next ? html`<${Time} at=${next} />` : html`<span class="none">–</span>`}</td></tr>
+      <td>${next ? html`<${Time} at=${next} />` : html`<span class="none">–</span>`}</td>
+      <td class="cell-error mono">${activity.result === null ? html`<span class="none">–</span>` : short(toJson(activity.result))}</td></tr>
     ${open && html`<${More} activity=${activity} />`}`;
 }
 
@@ -40,6 +42,6 @@ export default function Activities({ activities: { data, error, retry }, pending
   const shown = data.slice(-most);
   return html`<${Failure} error=${error} retry=${retry} />
     ${shown.length < data.length && html`<p><button type="button" class="button small" onClick=${() => setMost(most + SHOWN)}>Show ${Math.min(SHOWN, data.length - shown.length)} earlier</button></p>`}
-    <${Table} label="Activities" head=${["Name", "Status", html`<th scope="col" class="number">Attempt</th>`, "Queue", "Last error", "Next attempt"]}>
+    <${Table} label="Activities" head=${["Name", "Status", html`<th scope="col" class="number">Attempt</th>`, "Queue", "Last error", "Next attempt", "Result"]}>
       ${shown.map((activity) => html`<${Row} key=${activity.id} activity=${activity} next=${activity.status === "PENDING" ? next.get(activity.activity_seq) : null} />`)}<//>`;
 }

@@ -8,7 +8,7 @@ const LOOKS = {
   done: ["✓", "green"],
   failed: ["✕", "red"],
   cancelled: ["⊘", "orange"],
-  skipped: ["·", "muted"],
+  skipped: ["·", "faint"],
 };
 
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value) && Object.getPrototypeOf(value) === Object.prototype;
