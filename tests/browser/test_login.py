@@ -59,8 +59,10 @@ def test_every_view_and_the_stream_work_after_signing_in_and_nothing_before(
     page = open_page(f"/workflow/ns/{ns}/queues?a=1", ready="login-form")
     assert page.url == f"{site.url}/workflow/login?next={quote(f'/tools/assay/workflow/ns/{ns}/queues?a=1', safe='')}"
     assert not [url for url in guard.requests if "/api/" in url and not url.endswith("/session")]
+    expect(page).to_have_title("Sign in · Assay Workflow Dashboard")
     sign_in(page, key)
     expect(page.get_by_role("heading", level=1)).to_have_text("Queues")
+    expect(page).to_have_title("Queues · Assay Workflow Dashboard")
     expect(page).to_have_url(f"{site.url}/workflow/ns/{ns}/queues?a=1")
     expect(page.get_by_test_id("connection")).to_contain_text("Live")
     for view in ("schedules", "workers", "settings", "workflows"):

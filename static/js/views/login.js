@@ -1,6 +1,6 @@
 // Sign in: an API key or a token is exchanged for a session cookie and forgotten.
 
-import { html, useRef, useState } from "../../vendor/htm/preact-standalone.js";
+import { html, useEffect, useRef, useState } from "../../vendor/htm/preact-standalone.js";
 import { adopt, request } from "../data.js";
 import { config, go, safeNext } from "../route.js";
 import { Icon } from "../ui.js";
@@ -11,6 +11,9 @@ export default function Login({ route, brand }) {
   const [error, setError] = useState(null);
   const [sending, setSending] = useState(false);
   const field = useRef(null);
+  useEffect(() => {
+    document.title = `Sign in · ${config.pageTitle}`;
+  }, []);
   const what = WHAT[config.authMode] || "API key";
   const submit = async (event) => {
     event.preventDefault();

@@ -36,7 +36,7 @@ const Fields = ({ ns, fixed = false }) => {
       <${TextField} name="workflow_type" label="Workflow type" required readonly=${fixed} options=${fixed ? undefined : types} />
     </div>
     <div class="field-pair">
-      <${TextField} name="cron_expr" label="Cron" required mono hint="Seconds first: 0 */5 * * * * is every five minutes." placeholder="0 0 2 * * *" />
+      <${TextField} name="cron_expr" label="Cron" required mono hint="6 or 7 fields, seconds first: 0 */5 * * * * is every five minutes." placeholder="0 0 2 * * *" />
       <${TextField} name="timezone" label="Timezone" options=${["UTC", ...ZONES]} placeholder="UTC" />
     </div>
     <${Preview} />
