@@ -15,6 +15,8 @@ from assay.config import Config
 from assay.engine import Engine, leases, tasks, workers, workflows
 from assay.errors import UnknownWorker
 
+pytestmark = pytest.mark.alone
+
 #: a hand-over may take this long on a busy machine; a forgotten wake-up costs seconds
 PROMPT = 2.0
 

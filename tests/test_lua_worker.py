@@ -271,6 +271,7 @@ def test_blocking_calls_work_in_nested_coroutines_and_protected_calls(engine: En
         assert sorted_ok is False and "table.sort" in sorted_text
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["activity", "side effect"])
 def test_a_busy_handler_does_not_lose_its_lease(kind: str) -> None:
     body = (
