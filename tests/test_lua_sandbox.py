@@ -276,16 +276,16 @@ def test_code_that_never_waits_is_stopped(code: str) -> None:
 
 def test_waits_and_side_effects_give_the_code_new_time() -> None:
     lua = Lua()
-    lua.runtime.imports(b"control")[b"deadlock_secs"] = 0.3
+    lua.runtime.imports(b"control")[b"deadlock_secs"] = 2
     busy = "local t = os.clock and 0 for _ = 1, 4000000 do end"
     handler = f"""function(ctx)
-      for step = 1, 12 do {busy} ctx:execute_activity("a") end
-      ctx:side_effect("s", function() sleep(0.5) end)
+      for step = 1, 80 do {busy} ctx:execute_activity("a") end
+      ctx:side_effect("s", function() sleep(2.5) end)
       for _ = 1, 1000000 do end
       return "done"
     end"""
     history = History()
-    for step in range(1, 13):
+    for step in range(1, 81):
         history.scheduled(step, "a").completed(step)
     commands = Run(lua, handler).turn(history.events)
     assert commands[-1] == {"type": "CompleteWorkflow", "result": "done"}
