@@ -270,7 +270,7 @@ def test_code_that_never_waits_is_stopped(code: str) -> None:
     with pytest.raises(Failed, match="computed for more than 0.3 s") as failed:
         run.turn(History().events)
     assert failed.value.kind == "internal"
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 60
     assert Run(lua, "function() return 1 end").turn(History().events)[0]["result"] == 1
 
 
