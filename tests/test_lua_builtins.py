@@ -203,7 +203,7 @@ def test_sleep_refuses_what_is_not_a_time(bad: str) -> None:
 def test_sleep_takes_fractions() -> None:
     started = time.monotonic()
     LUA.run("sleep(0.05)")
-    assert 0.05 <= time.monotonic() - started < 1
+    assert 0.05 <= time.monotonic() - started < 30
 
 
 def test_time_is_a_float_and_os_time_an_integer() -> None:

@@ -452,7 +452,7 @@ def test_a_worker_deregisters_when_it_stops() -> None:
     with Scripted() as scripted, scripted.worker() as worker:
         worker.wait_for("registered")
         assert worker.terminate() == 0
-        assert scripted.deleted.wait(1)
+        assert scripted.deleted.wait(30)
 
 
 def test_a_dead_engine_does_not_keep_a_worker_from_stopping(engine: Engine) -> None:
@@ -461,7 +461,7 @@ def test_a_dead_engine_does_not_keep_a_worker_from_stopping(engine: Engine) -> N
         worker.wait_for("cannot reach engine")
         started = time.monotonic()
         assert worker.terminate() == 0
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
 
 
 def test_backing_off_costs_no_cpu(engine: Engine) -> None:
