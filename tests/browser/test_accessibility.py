@@ -20,6 +20,10 @@ STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa"]
 #: rules whose verdict depends on colours; the other theme is asked only about these
 OF_COLOURS = ["color-contrast", "link-in-text-block"]
 PANEL = "[data-testid=detail]"
+#: what fades in is looked at when it is there
+SETTLED = """() => Promise.all(document.getAnimations()
+  .filter((animation) => animation.effect.getComputedTiming().iterations !== Infinity)
+  .map((animation) => animation.finished.catch(() => null))).then(() => null)"""
 RUN = """async ([within, only]) => {
   const found = await axe.run(within, { runOnly: only, resultTypes: ["violations"], preload: false });
   return found.violations.flatMap(({ id, nodes }) =>
@@ -41,6 +45,7 @@ class Axe:
         for theme, only in (("dark", OF_COLOURS), ("light", STANDARDS)):
             self.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
             expect(self.page.locator("html")).to_have_attribute("data-theme", theme)
+            self.page.evaluate(SETTLED)
             values = {"type": "tag" if only is STANDARDS else "rule", "values": only}
             self.found += [f"{state} ({theme}): {found}" for found in self.page.evaluate(RUN, [within, values])]
 
