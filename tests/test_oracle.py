@@ -8,15 +8,9 @@ the number of moves in each (default 60); a failing history is shrunk and printe
 
 from __future__ import annotations
 
-import os
-
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
 from oracle.machine import Machine, Player
-
-HISTORIES = int(os.environ.get("ASSAY_ORACLE_HISTORIES", "0"))
-STEPS = int(os.environ.get("ASSAY_ORACLE_STEPS", "60"))
+from oracle.runs import HISTORIES, play
 
 
 def machine_on(backend_name: str, request: pytest.FixtureRequest) -> type[Machine]:
@@ -31,17 +25,4 @@ def machine_on(backend_name: str, request: pytest.FixtureRequest) -> type[Machin
 @pytest.mark.long
 @pytest.mark.timeout(0 if HISTORIES else 1200)
 def test_the_engine_does_what_its_model_does(backend_name: str, request: pytest.FixtureRequest) -> None:
-    run_state_machine_as_test(
-        machine_on(backend_name, request),
-        settings=settings(
-            max_examples=HISTORIES or (250 if backend_name == "sqlite" else 50),
-            stateful_step_count=STEPS,
-            derandomize=not HISTORIES,
-            database=None,
-            deadline=None,
-            report_multiple_bugs=False,
-            print_blob=False,
-            phases=(Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    play(machine_on(backend_name, request), 250 if backend_name == "sqlite" else 50)

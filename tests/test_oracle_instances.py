@@ -9,15 +9,12 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
 from oracle.machine import Machine, Player
+from oracle.runs import HISTORIES, play
 from postgres import PostgresServer
 
 from assay.engine import Engine
 
-HISTORIES = int(os.environ.get("ASSAY_ORACLE_HISTORIES", "0"))
-STEPS = int(os.environ.get("ASSAY_ORACLE_STEPS", "60"))
 ENGINES = int(os.environ.get("ASSAY_ORACLE_ENGINES") or 2)
 
 
@@ -49,17 +46,4 @@ class SeveralPlayer(Player):
 @pytest.mark.timeout(0 if HISTORIES else 300)
 def test_instances_that_take_turns_do_what_the_model_does(postgres: PostgresServer) -> None:
     player = type("Several", (SeveralPlayer,), {"new_database": staticmethod(postgres.database)})
-    run_state_machine_as_test(
-        type("SeveralMachine", (Machine,), {"player": player}),
-        settings=settings(
-            max_examples=HISTORIES or 12,
-            stateful_step_count=STEPS,
-            derandomize=not HISTORIES,
-            database=None,
-            deadline=None,
-            report_multiple_bugs=False,
-            print_blob=False,
-            phases=(Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    play(type("SeveralMachine", (Machine,), {"player": player}), 12)

@@ -5,20 +5,14 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from faulty import Faults, FaultyEngine
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
 from oracle.driver import GRACE, LEASE
 from oracle.machine import Machine, Player
+from oracle.runs import HISTORIES, play
 
 from assay.config import Config
 from assay.engine import Engine
-
-HISTORIES = int(os.environ.get("ASSAY_ORACLE_HISTORIES", "0"))
-STEPS = int(os.environ.get("ASSAY_ORACLE_STEPS", "60"))
 
 
 class FaultyPlayer(Player):
@@ -38,17 +32,4 @@ class FaultyMachine(Machine):
 @pytest.mark.long
 @pytest.mark.timeout(0 if HISTORIES else 1200)
 def test_faults_of_the_database_change_nothing_that_the_model_would_see() -> None:
-    run_state_machine_as_test(
-        FaultyMachine,
-        settings=settings(
-            max_examples=HISTORIES or 60,
-            stateful_step_count=STEPS,
-            derandomize=not HISTORIES,
-            database=None,
-            deadline=None,
-            report_multiple_bugs=False,
-            print_blob=False,
-            phases=(Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    play(FaultyMachine, 60)
