@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?=
 CANDIDATES := $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3 python
 
-.PHONY: help demo test shells typescript lint format bench soak wheel install clean browser screenshots
+.PHONY: help demo test timing shells typescript lint format bench soak deep wheel install clean browser screenshots
 
 help:
 	@echo "make demo    an engine, a worker and a workflow, in one go"
@@ -22,7 +22,9 @@ help:
 	@echo "make format  let ruff lay out the code"
 	@echo "make typescript  build and test the example worker in TypeScript (needs node and npm)"
 	@echo "make bench   the benchmarks"
+	@echo "make timing  the tests again that have limits of time, now strict ones"
 	@echo "make soak    kill engines and workers for MINUTES=10, with SEED=..., BACKEND=postgres, ENGINES=2"
+	@echo "make deep    the tests that make up their cases, with many more of them"
 	@echo "make screenshots  the pictures of docs/images, made again"
 	@echo "make wheel   build dist/*.whl"
 	@echo "make clean   remove the environment and everything built"
@@ -33,11 +35,14 @@ demo: $(STAMP)
 	@$(BIN)/assay demo
 
 # Most tests wait more than they compute: several processes share them, and one that a busy machine failed is tried once
-# more (the summary counts it). Those that measure time follow by themselves.
-JOBS ?= 4
+# more (the summary counts it).
+JOBS ?= 6
 test: lint shells browser
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --reruns 1 -m "not alone"
-	@$(BIN)/python -m pytest -m alone --reruns 2 --only-rerun AssertionError
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --reruns 1
+
+# How quick it is, with the strict limits of time: for a machine that does nothing else.
+timing: $(STAMP)
+	@ASSAY_TEST_TIMED=1 $(BIN)/python -m pytest -m "timed or measured"
 
 lint: $(STAMP)
 	@$(BIN)/ruff check --quiet .
@@ -92,6 +97,11 @@ ENGINES ?=
 soak: $(STAMP)
 	@ASSAY_STORM_SECS=$$(($(MINUTES) * 60)) ASSAY_STORM_SEED=$(SEED) ASSAY_STORM_BACKEND=$(BACKEND) \
 	  ASSAY_STORM_ENGINES=$(ENGINES) $(BIN)/python -m pytest -s tests/test_kill_storm.py
+
+# The tests that make up their cases, with many more of them: some half an hour.
+deep: $(STAMP)
+	@ASSAY_SOAK=1 ASSAY_ORACLE_HISTORIES=2000 ASSAY_REPLAY_PROGRAMS=60 $(BIN)/python -m pytest tests/points tests/test_oracle.py \
+	  tests/test_replay_equality.py tests/test_contract_under_faults.py tests/test_api_fuzz.py
 
 wheel: $(STAMP)
 	@rm -rf build dist

@@ -13,6 +13,7 @@ from faulty import Faults, FaultyEngine
 from flask.testing import FlaskClient
 from postgres import PostgresServer
 from soundness import assert_invariants
+from timing import TIMED
 
 from assay.app import create_app
 from assay.clock import FrozenClock
@@ -21,6 +22,9 @@ from assay.engine import Engine
 
 #: with ASSAY_TEST_FAULTS=<seed> the databases of engines fail now and then, and all tests pass all the same
 FAULTS = os.environ.get("ASSAY_TEST_FAULTS")
+
+#: only every so many-th test is run
+SHARE = int(os.environ.get("ASSAY_TEST_SHARE") or 1)
 
 #: the databases that a test of the engine runs on: ASSAY_TEST_BACKENDS=sqlite,postgres
 BACKENDS = tuple(os.environ.get("ASSAY_TEST_BACKENDS", "sqlite").split(","))
@@ -31,8 +35,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Among several processes, each gets the same number of neighbours: let each begin with some of the long tests."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What only measures stays out, unless this run measures; of the rest a share may be asked for.
+
+    Among several processes, each gets the same number of neighbours: let each begin with some of the long tests.
+    """
+    wanted = [item for item in items if TIMED or not item.get_closest_marker("measured")][::SHARE]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(wanted)])
+    items[:] = wanted
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     long = [item for item in items if item.get_closest_marker("long")]
     rest = [item for item in items if not item.get_closest_marker("long")]

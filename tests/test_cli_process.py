@@ -194,7 +194,6 @@ def test_help_imports_nothing_heavy() -> None:
     assert not (heavy - {"orjson"}) & imported_by("workflow", "list", "--help")
 
 
-@pytest.mark.alone
 def test_help_imports_little() -> None:
     """What a start costs is what it imports: 60 ms of CPU for these modules, 20 of them the bare interpreter's."""
     code = (

@@ -12,6 +12,7 @@ import orjson
 import pytest
 from fake_engine import FakeEngine, Reply, Request, error
 from in_process import Result, cli
+from timing import limit
 
 from assay.cli import watch
 
@@ -86,7 +87,7 @@ def test_follow_prints_fixed_columns_in_a_table() -> None:
     assert out[1] == "   2  A?" + "x" * 40 + "  1970-01-01 00:02:00"
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 def test_follow_sees_each_event_within_half_a_second_and_once() -> None:
     run = Run(events=1)
     added: dict[int, float] = {}
@@ -109,7 +110,7 @@ def test_follow_sees_each_event_within_half_a_second_and_once() -> None:
         assert cli("workflow", "events", "w", "--follow", url=engine.url).code == 0
         thread.join()
     assert list(printed) == [1, 2, 3, 4, 5, 6]
-    assert max(printed[seq] - added[seq] for seq in added) < 0.5
+    assert max(printed[seq] - added[seq] for seq in added) < limit(0.5)
 
 
 def test_follow_keeps_up_with_many_events() -> None:
@@ -212,7 +213,7 @@ def test_wait_ends_at_once_with_the_code_of_the_status(status: str, target: str 
     assert len(engine.requests) == 2
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 def test_wait_sees_a_change_within_half_a_second() -> None:
     run = Run(events=2)
     closed_at = 0.0
@@ -224,7 +225,7 @@ def test_wait_sees_a_change_within_half_a_second() -> None:
 
     with FakeEngine(run) as engine, later(2.1, close):
         assert cli("workflow", "wait", "w", "--timeout", "20", url=engine.url).code == 0
-    assert time.monotonic() - closed_at < 0.5
+    assert time.monotonic() - closed_at < limit(0.5, 15)
 
 
 def test_wait_with_a_target_that_cannot_come_any_more_ends_early() -> None:
@@ -235,7 +236,7 @@ def test_wait_with_a_target_that_cannot_come_any_more_ends_early() -> None:
     assert time.monotonic() - started < 30
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 @pytest.mark.parametrize(("seconds", "shown"), [("0", "0"), ("0.4", "0.4"), ("1", "1"), ("1.0", "1")])
 def test_wait_times_out_with_2(seconds: str, shown: str) -> None:
     with FakeEngine(Run()) as engine:
@@ -243,7 +244,7 @@ def test_wait_times_out_with_2(seconds: str, shown: str) -> None:
         result = cli("workflow", "wait", "w", "--timeout", seconds, url=engine.url)
     assert (result.code, result.out) == (2, "")
     assert result.err == f"error: timeout after {shown}s waiting for w (last status: RUNNING)\n"
-    assert float(seconds) <= time.monotonic() - started < float(seconds) + 0.5
+    assert float(seconds) <= time.monotonic() - started < float(seconds) + limit(0.5)
     assert seconds != "0" or len(engine.requests) == 1
 
 

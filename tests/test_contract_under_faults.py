@@ -1,7 +1,7 @@
-"""The whole contract of the engine, once more, on a database that fails now and then.
+"""The contract of the engine, once more, on a database that fails now and then.
 
-``ASSAY_TEST_FAULTS=<seed> pytest tests/contract`` is the same with another seed; any other test of the engine can be
-run like that too.
+Every third test of it takes part, with ``ASSAY_SOAK=1`` every one. ``ASSAY_TEST_FAULTS=<seed> pytest tests/contract``
+does it with another seed; any other test of the engine can be run like that too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pytest
 from harness import CHECKOUT
 
 SEED = os.environ.get("ASSAY_TEST_FAULTS") or "1"
+SHARE = "1" if os.environ.get("ASSAY_SOAK") == "1" else "3"
 
 
 @pytest.mark.long
@@ -22,7 +23,7 @@ def test_the_contract_holds_on_a_database_that_fails_now_and_then() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=short", "tests/contract"],
         cwd=CHECKOUT,
-        env={**os.environ, "ASSAY_TEST_FAULTS": SEED},
+        env={**os.environ, "ASSAY_TEST_FAULTS": SEED, "ASSAY_TEST_SHARE": SHARE},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

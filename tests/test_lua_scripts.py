@@ -281,7 +281,7 @@ def test_the_parent_exits_with_the_highest_code(here: Path) -> None:
     assert done.returncode == 5
 
 
-@pytest.mark.alone
+@pytest.mark.measured
 def test_starting_takes_little_time(here: Path) -> None:
     path = script(here, "")
     started = time.monotonic()

@@ -464,6 +464,7 @@ def test_a_dead_engine_does_not_keep_a_worker_from_stopping(engine: Engine) -> N
         assert time.monotonic() - started < 30
 
 
+@pytest.mark.measured
 def test_backing_off_costs_no_cpu(engine: Engine) -> None:
     with worker_of(engine, BODY) as worker:
         engine.process.kill()

@@ -1,6 +1,6 @@
 """The engine against its model: thousands of random moves, compared after each one.
 
-The normal run makes the same histories every time and takes some 20 seconds. For a longer soak with new histories set
+The normal run makes the same histories every time and takes some 15 seconds. For a longer soak with new histories set
 ``ASSAY_ORACLE_HISTORIES`` to their number (500 take about a minute) and, when wanted, ``ASSAY_ORACLE_STEPS`` to
 the number of moves in each (default 60); a failing history is shrunk and printed as a program. With
 ``ASSAY_TEST_BACKENDS=sqlite,postgres`` Postgres is asked the same.
@@ -25,4 +25,4 @@ def machine_on(backend_name: str, request: pytest.FixtureRequest) -> type[Machin
 @pytest.mark.long
 @pytest.mark.timeout(0 if HISTORIES else 1200)
 def test_the_engine_does_what_its_model_does(backend_name: str, request: pytest.FixtureRequest) -> None:
-    play(machine_on(backend_name, request), 250 if backend_name == "sqlite" else 50)
+    play(machine_on(backend_name, request), 150 if backend_name == "sqlite" else 50)

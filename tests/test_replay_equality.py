@@ -16,7 +16,7 @@ from replay.simulation import Outcome, Simulation, Way
 
 SEED = os.environ.get("ASSAY_REPLAY_SEED")
 FIRST = int(SEED or 1)
-PROGRAMS = int(os.environ.get("ASSAY_REPLAY_PROGRAMS") or (1 if SEED else 12))
+PROGRAMS = int(os.environ.get("ASSAY_REPLAY_PROGRAMS") or (1 if SEED else 8))
 TYPES = 4
 ACTS = 120
 

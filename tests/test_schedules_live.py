@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from harness import EngineProcess, WorkerProcess, wait_until
 from in_process import cli
+from timing import TIMED, limit
 
 from assay.client import Client
 
@@ -41,7 +42,7 @@ def due_time(run: dict[str, Any]) -> float:
     return float(run["id"].split("-")[1])
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 def test_every_second_starts_one_run_within_a_tenth_of_a_second(engine: EngineProcess) -> None:
     client = Client(engine.url)
     with WorkerProcess(WORKER, engine.url):
@@ -50,10 +51,11 @@ def test_every_second_starts_one_run_within_a_tenth_of_a_second(engine: EnginePr
         record = client.call("POST", "schedules", "tick", "pause", body={})
         found = runs(client, "tick")
         times = [due_time(run) for run in found]
-        assert times == [first + number for number in range(len(times))]
-        assert 10 <= len(times) <= 11
+        assert times[0] == first and times == sorted(set(times))
+        assert not TIMED or times == [first + number for number in range(len(times))]
+        assert 3 <= len(times) <= 60 and (not TIMED or 10 <= len(times) <= 11)
         late = [run["created_at"] - due_time(run) for run in found]
-        assert min(late) >= 0 and max(late) < 0.1, late
+        assert min(late) >= 0 and max(late) < limit(0.1), late
         assert (record["last_run_at"], record["last_workflow_id"]) == (times[-1], found[-1]["id"])
         wait_until(lambda: all(run["status"] == "COMPLETED" for run in runs(client, "tick")), "all runs to complete")
     assert all(run["result"] == {"n": 1} for run in runs(client, "tick"))
@@ -79,14 +81,14 @@ def test_a_kill_neither_repeats_nor_repairs_more_than_one_due_time() -> None:
         assert engine.terminate() == 0
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 def test_a_new_or_changed_schedule_is_noticed_at_once(engine: EngineProcess) -> None:
     client = Client(engine.url)
     create(client, "rare", "0 0 0 1 1 * 2199")
     time.sleep(0.3)  # the loop sleeps until then
     moment = client.call("PATCH", "schedules", "rare", body={"cron_expr": "*/2 * * * * *"})["next_run_at"]
     (run,) = wait_until(lambda: runs(client, "rare"), "a run")
-    assert run["id"] == f"rare-{moment:.0f}" and 0 <= run["created_at"] - moment < 0.1
+    assert run["id"] == f"rare-{moment:.0f}" and 0 <= run["created_at"] - moment < limit(0.1)
     client.call("DELETE", "schedules", "rare", body={})
 
 

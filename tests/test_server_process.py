@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 import pytest
 from harness import ASSAY, CHECKOUT, EngineProcess, Process, environment, free_port, run_cli, wait_until
+from timing import limit
 
 B = "/api/v1/engine/workflow"
 GUNICORN = (sys.executable, "-m", "gunicorn")
@@ -228,7 +229,6 @@ def test_a_bad_variable_is_a_usage_error_that_names_it(tmp_path: Path, name: str
 # Stop
 
 
-@pytest.mark.alone
 def test_a_stop_answers_the_waiting_poll_and_drops_idle_connections(engine: EngineProcess) -> None:
     idle = connect(engine)
     ask(idle, "GET", "/health")
@@ -286,14 +286,14 @@ def test_ctrl_c_reaches_the_whole_group_and_is_a_clean_stop(engine: EngineProces
     assert "Traceback" not in engine.log()
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 def test_a_second_signal_does_not_wait(engine: EngineProcess) -> None:
     connection, _ = half_a_request(engine, "never")
     engine.send(signal.SIGTERM)
     engine.wait_for("stopping")
     started = time.monotonic()
     assert engine.terminate() == 1
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < limit(1, 9)
     connection.close()
 
 
@@ -435,7 +435,7 @@ def test_gunicorn_names_a_bad_variable(tmp_path: Path) -> None:
 # Cost
 
 
-@pytest.mark.alone
+@pytest.mark.measured
 def test_an_idle_engine_is_small_and_quiet(engine: EngineProcess) -> None:
     call(engine, "GET", "/health")
     time.sleep(1)

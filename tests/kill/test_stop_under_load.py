@@ -9,12 +9,13 @@ from threading import Event
 import pytest
 from harness import wait_until
 from scene import Scene
+from timing import limit
 
 from assay.client import HttpError, Unreachable
 
-STOP_SECS = 10.0
+STOP_SECS = limit(10.0)
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 
 @pytest.fixture
