@@ -52,6 +52,7 @@ INSERT_EVENT = (
     "INSERT INTO workflow_events (workflow_id, seq, event_type, payload, timestamp, dedup_key) "
     "VALUES (?, ?, ?, ?, ?, ?)"
 )
+INSERT_OUTBOX = "INSERT INTO outbox (changes, created_at) VALUES (?, ?)"
 
 
 class Transaction:
@@ -133,7 +134,7 @@ class Transaction:
         """Write everything that is left; the last statements before the commit."""
         self.flush()
         if self.changes:
-            self.db.execute("INSERT INTO outbox (changes, created_at) VALUES (?, ?)", (dump(self.changes), self.now))
+            self.db.execute_later(INSERT_OUTBOX, (dump(self.changes), self.now))
         if self.wakes or self.changes:
             self.engine.announce(self)
         self.finished = True
@@ -146,7 +147,7 @@ class Transaction:
         """
         self.flush()
         marks = len(self.changes), set(self.wakes), dict(self.due)
-        self.db.execute("SAVEPOINT item")
+        self.db.execute_later("SAVEPOINT item")
         try:
             yield
             self.flush()
@@ -161,7 +162,7 @@ class Transaction:
             self.db.execute("ROLLBACK TO SAVEPOINT item")
             self.db.execute("RELEASE SAVEPOINT item")
             raise
-        self.db.execute("RELEASE SAVEPOINT item")
+        self.db.execute_later("RELEASE SAVEPOINT item")
 
 
 class Engine:

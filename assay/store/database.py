@@ -72,6 +72,10 @@ class Connection:
         """Run a statement; returns the number of rows it changed."""
         return self.raw.execute(sql, params).rowcount
 
+    def execute_later(self, sql: str, params: Sequence[Any] = ()) -> None:
+        """Run a statement without an answer, at the latest before the next one that has one or the commit."""
+        self.raw.execute(sql, params)
+
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one statement for every row of parameters."""
         self.raw.executemany(sql, rows)

@@ -8,6 +8,7 @@ back at all. A connection whose limit ran out is closed, never used again.
 from __future__ import annotations
 
 import functools
+import select
 import socket
 import time
 from contextlib import suppress
@@ -96,9 +97,10 @@ class LimitedConnection(psycopg2.extensions.connection):
 
 
 def open_connection(url: str, limits: Limits, name: str) -> Any:
-    """A new connection that commits every statement and waits for its answers as long as it takes.
+    """A new connection; it waits for answers as long as it takes.
 
-    ``name`` is what the server shows for it. Raises psycopg2's errors.
+    Statements are committed one by one unless a BEGIN is sent. ``name`` is what the server shows for it.
+    Raises psycopg2's errors.
     """
     options: dict[str, Any] = {
         **KEEPALIVE,
@@ -207,7 +209,6 @@ class Pool:
         psycopg2.extras.register_default_json(conn_or_curs=connection, loads=_as_text)
         psycopg2.extras.register_default_jsonb(conn_or_curs=connection, loads=_as_text)
         connection.cursor().execute(self._limits.settings())
-        connection.autocommit = False
         return connection
 
     def close(self) -> None:
@@ -220,14 +221,13 @@ class Pool:
 def _has_news(connection: Any) -> bool:
     """Whether the server said something that nobody asked for; mostly that this connection is over."""
     poll = _original_poll()
-    poll.register(connection.fileno())
+    poll.register(connection.fileno(), select.POLLIN | select.POLLPRI)
     return bool(poll.poll(0))
 
 
 def _answers(connection: Any) -> bool:
     with suppress(psycopg2.Error):
         connection.cursor().execute("SELECT 1")
-        connection.rollback()
         return True
     return False
 
@@ -237,11 +237,11 @@ def _as_text(value: str) -> str:
 
 
 def roll_back(raw: Any) -> None:
-    """End the transaction of a connection; one that cannot do that is closed."""
-    if raw.closed:
+    """End the transaction of a connection if it is in one; one that cannot do that is closed."""
+    if raw.closed or raw.get_transaction_status() == psycopg2.extensions.TRANSACTION_STATUS_IDLE:
         return
     try:
-        raw.rollback()
+        raw.cursor().execute("ROLLBACK")
     except psycopg2.Error:
         raw.close()
 

@@ -46,6 +46,8 @@ POSTGRES = Dialect(
 
 #: key of an advisory lock, see ``pgsessions``
 MIGRATION_LOCK = 0x61737301
+#: statements wait for company until they are so many bytes
+MESSAGE_BYTES = 256 * 1024
 #: how long one instance waits for another one that migrates
 MIGRATION_SECS = 60
 #: how often an instance looks after its lead, and after how many of these looks it sets its clock
@@ -69,40 +71,84 @@ def _native(sql: str) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _update_of_many(table: str, columns: tuple[str, ...]) -> tuple[str, str]:
-    """One UPDATE of several rows, and the form of each of its rows; a NULL needs to be told its type."""
+def _update_of_many(table: str, columns: tuple[str, ...]) -> tuple[bytes, str, bytes]:
+    """One UPDATE of several rows: before its rows, the form of each, after them; a NULL needs to be told its type."""
     model = next(model for model in MODELS if model._meta.table_name == table)
     values = ", ".join(f"%s::{SQL_TYPES[type(model._meta.columns[column])]}" for column in (*columns, "id"))
     sets = ", ".join(f"{column} = v.{column}" for column in columns)
     names = ", ".join((*columns, "id"))
-    return f"UPDATE {table} SET {sets} FROM (VALUES %s) AS v ({names}) WHERE {table}.id = v.id", f"({values})"
+    tail = f") AS v ({names}) WHERE {table}.id = v.id"
+    return f"UPDATE {table} SET {sets} FROM (VALUES ".encode(), f"({values})", tail.encode()
 
 
 class PostgresConnection(Connection):
-    """A connection out of the pool."""
+    """A connection out of the pool; ``begin`` opens a transaction with its first statement, nothing if it is empty.
 
-    def __init__(self, raw: Any) -> None:
+    A message to the server and back costs more than many a statement. So statements without an answer wait for the next
+    one that has one, or for the commit, and travel with it; their order stays. What is wrong with one of them is
+    raised there.
+    """
+
+    raw: Any
+
+    def __init__(self, raw: Any, begin: str = "") -> None:
         self.raw = raw
         self._names = {}
+        self._begin = begin.encode()
+        #: statements that were not sent yet, and their size in bytes
+        self._waiting: list[bytes] = [self._begin] if begin else []
+        self._bytes = 0
 
     def _run(self, sql: str, params: Sequence[Any]) -> Any:
         cursor = self.raw.cursor()
-        cursor.execute(_native(sql), params)
+        if self._waiting:
+            cursor.execute(self._with_waiting(cursor.mogrify(_native(sql), params)))
+        else:
+            cursor.execute(_native(sql), params)
         return cursor
+
+    def _with_waiting(self, last: bytes) -> bytes:
+        waiting, self._waiting, self._bytes = self._waiting, [], 0
+        return b";\n".join([*waiting, last])
+
+    def _later(self, statement: bytes) -> None:
+        """Let a statement without an answer wait."""
+        if self._bytes + len(statement) > MESSAGE_BYTES or not self._begin:
+            self.raw.cursor().execute(self._with_waiting(statement))
+            return
+        self._waiting.append(statement)
+        self._bytes += len(statement)
+
+    def commit(self) -> None:
+        """End the transaction. Raises psycopg2's errors, also for statements that waited until now."""
+        if self._waiting == [self._begin]:
+            return  # nothing was done in it
+        cursor = self.raw.cursor()
+        cursor.execute(self._with_waiting(b"COMMIT"))
+        if cursor.statusmessage != "COMMIT":
+            raise psycopg2.InternalError("the transaction had failed and was rolled back")
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         return self._run(sql, params).rowcount
 
+    def execute_later(self, sql: str, params: Sequence[Any] = ()) -> None:
+        self._later(self.raw.cursor().mogrify(_native(sql), params))
+
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        head, _, values = _native(sql).rpartition("VALUES ")
-        psycopg2.extras.execute_values(self.raw.cursor(), f"{head} VALUES %s", list(rows), template=values)
+        head, _, row = _native(sql).rpartition("VALUES ")
+        self._later(b"%s VALUES %s" % (head.encode(), self._rows(row, rows)))
 
     def update_many(self, table: str, columns: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> None:
         if len(rows) == 1:
-            self._run(update_statement(table, columns), rows[0])
+            self.execute_later(update_statement(table, columns), rows[0])
             return
-        statement, template = _update_of_many(table, columns)
-        psycopg2.extras.execute_values(self.raw.cursor(), statement, rows, template=template, page_size=len(rows))
+        head, row, tail = _update_of_many(table, columns)
+        self._later(b"%s%s%s" % (head, self._rows(row, rows), tail))
+
+    def _rows(self, form: str, rows: Iterable[Sequence[Any]]) -> bytes:
+        """The rows of a VALUES list, each in this form."""
+        mogrify = self.raw.cursor().mogrify
+        return b",".join(mogrify(form, row) for row in rows)
 
     def insert(self, sql: str, params: Sequence[Any]) -> int:
         return self._run(sql, params).fetchone()[0]
@@ -166,8 +212,9 @@ class Postgres(Database):
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         with self._borrowed() as raw:
-            yield PostgresConnection(raw)
-            raw.commit()
+            db = PostgresConnection(raw, "BEGIN")
+            yield db
+            db.commit()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -177,10 +224,9 @@ class Postgres(Database):
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         with self._borrowed() as raw:
-            raw.cursor().execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET LOCAL statement_timeout = 0")
             patience, raw.patience = raw.patience, None
             try:
-                yield PostgresConnection(raw)
+                yield PostgresConnection(raw, "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL statement_timeout = 0")
             finally:
                 raw.patience = patience
 
@@ -292,7 +338,7 @@ class Postgres(Database):
         return frozenset(name for (name,) in db.tuples(WRITERS, (table,)))
 
     def announce(self, db: Connection, message: bytes) -> None:
-        db.value("SELECT pg_notify(?, ?)", (CHANNEL, message.decode()))
+        db.execute_later("SELECT pg_notify(?, ?)", (CHANNEL, message.decode()))
 
     def listen(self, heard: Callable[[bytes], None], missed: Callable[[], None]) -> None:
         self._listener.run(heard, missed)
