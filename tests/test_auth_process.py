@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import http.client
 import re
+import secrets
 import sqlite3
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from auth_support import COOKIE, B
-from harness import EngineProcess, WorkerProcess, environment, free_port, run_cli, wait_until
+from harness import ASSAY, EngineProcess, Process, WorkerProcess, environment, free_port, run_cli, wait_until
 
 from assay.client import Client, HttpError
 
@@ -236,6 +239,44 @@ def test_no_secret_is_ever_logged(server: EngineProcess) -> None:
     assert "request" in log and f"prefix={made['prefix']}" in log
     for secret in (key, made["plaintext"], cookie, csrf, jwt, jwt.split(".")[2], "swordfish", "5" * 64):
         assert secret not in log, secret
+
+
+def process_list() -> str:
+    """The command lines of everything that runs on this machine."""
+    if not Path("/proc/self/cmdline").exists():
+        return subprocess.run(["ps", "-A", "-ww", "-o", "command="], capture_output=True, text=True, check=True).stdout
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
+    return "\n".join(lines)
+
+
+WAITING = 'print("here"); sleep(300)'
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("joined", [False, True])
+def test_no_key_appears_in_the_list_of_processes(tmp_path: Path, joined: bool, processes: int) -> None:
+    script, key = tmp_path / "ümläut.lua", "assay_" + secrets.token_hex(32)
+    script.write_text(WAITING)
+    options = [f"--api-key={key}"] if joined else ["--api-key", key]
+    with Process([*ASSAY, *options, "run", "--processes", str(processes), script]) as run:
+        wait_until(lambda: run.out().count("here") == processes, "the script runs in each process")
+        listed = process_list()
+    assert key not in listed
+    assert listed.count(f"{'='.join(['--api-key', '***']) if joined else '--api-key ***'} run --processes") >= 1
+    assert str(script) in listed
+
+
+def test_an_engine_hides_the_password_of_its_database(postgres_database: str) -> None:
+    password = secrets.token_hex(16)
+    backend = postgres_database.replace("postgres:@", f"postgres:{password}@", 1)
+    assert password in backend
+    with EngineProcess(backend) as engine:
+        assert status_of(engine.url, None, "health") == 200
+        assert password not in process_list()
+        assert password not in engine.log() + engine.out()
 
 
 #: options of ``assay serve`` that contradict each other, and words of the error

@@ -17,6 +17,8 @@ import pytest
 from fake_engine import FakeEngine, Request
 from harness import ASSAY, environment, run_cli, wait_until
 
+from assay.cli.title import masked
+
 RECORD = {"id": "w", "status": "RUNNING", "error": None, "history_length": 3, "created_at": 0.0}
 EVENTS = [{"seq": n, "event_type": "E", "payload": None, "timestamp": 0.0} for n in (1, 2, 3)]
 
@@ -192,6 +194,28 @@ def test_help_imports_nothing_heavy() -> None:
     heavy = {"urllib3", "orjson", "yaml", "rich", "flask", "gevent", "lupa", "peewee", "gunicorn", "ssl"}
     assert not heavy & imported_by("--help")
     assert not (heavy - {"orjson"}) & imported_by("workflow", "list", "--help")
+
+
+def test_the_title_of_a_process_is_only_touched_when_there_is_something_to_hide() -> None:
+    for words, touched in ((["--help"], False), (["--api-key", "k", "--help"], True)):
+        command = [sys.executable, "-X", "importtime", "-m", "assay", *words]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=True)
+        assert ("setproctitle" in done.stderr) is touched
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["assay", "--api-key", "k", "run", "f.lua"], ["assay", "--api-key", "***", "run", "f.lua"]),
+        (["assay", "--api-key=k", "run", "k"], ["assay", "--api-key=***", "run", "k"]),
+        (["--api-key"], ["--api-key"]),
+        (["--backend", "postgres://u:p:w@d@h:5432/d"], ["--backend", "postgres://u:***@h:5432/d"]),
+        (["--backend=postgres://u:p@h/d"], ["--backend=postgres://u:***@h/d"]),
+        (["--engine-url", "http://h:80/a@b", "e@mail"], ["--engine-url", "http://h:80/a@b", "e@mail"]),
+    ],
+)
+def test_secrets_of_a_command_line_are_masked(words: list[str], shown: list[str]) -> None:
+    assert masked(words) == shown
 
 
 def test_help_imports_little() -> None:

@@ -17,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code. Without ``argv`` (``sys.argv``) this process is the command's."""
     if argv is None:
         _end_on_interrupt()
+        _hide_secrets()
     try:
         from assay.cli.root import run
 
@@ -52,6 +53,14 @@ def _end(_number: int, _frame: object) -> None:
             action()
     finally:
         os._exit(INTERRUPTED)
+
+
+def _hide_secrets() -> None:
+    """Let the list of processes not show the key or password that stands on the command line."""
+    if any(word.startswith("--api-key") or "@" in word for word in sys.argv):
+        from assay.cli.title import hide_secrets
+
+        hide_secrets()
 
 
 def _as_utf8(word: str) -> str:
