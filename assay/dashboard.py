@@ -12,8 +12,10 @@ import gzip
 import hashlib
 import mimetypes
 import re
+import string
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 import orjson
@@ -57,7 +59,8 @@ def register_dashboard(app: Flask, engine: Engine) -> None:
     @pages.get("/")
     @pages.get("/workflow")
     def to_dashboard() -> BaseResponse:
-        return redirect(f"{prefix()}/workflow/", 308)
+        query = quote(request.query_string, safe=string.punctuation)
+        return redirect(f"{prefix()}/workflow/{'?' if query else ''}{query}", 308)
 
     @pages.get("/workflow/")
     @pages.get("/workflow/<path:view>")

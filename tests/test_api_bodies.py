@@ -294,8 +294,9 @@ def test_a_value_above_its_limit_is_413_naming_it(api: FlaskClient, engine: Engi
         ("/workflows/w/signal/go", "payload", {"payload": large}),
         ("/workflows/w/continue-as-new", "input", {"input": large}),
     ):
-        error = refused(api.post(B + url, json=body), 413, "payload_too_large")["error"]
-        assert field in error and str(VALUE_LIMIT) in error
+        answer = refused(api.post(B + url, json=body), 413, "payload_too_large")
+        assert field in answer["error"] and str(VALUE_LIMIT) in answer["error"]
+        assert set(answer) == {"error", "code"}
     assert contents(engine) == before
 
 

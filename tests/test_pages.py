@@ -31,6 +31,13 @@ def test_short_addresses_lead_to_the_page(api: FlaskClient, path: str) -> None:
     assert (answer.status_code, answer.headers["Location"]) == (308, "/workflow/")
 
 
+@pytest.mark.parametrize("query", ["ns=prod&q=a%2Fb", "x", "q=%C3%BC+%zz%0d%0aA:b&&'", "next=//evil.example"])
+@pytest.mark.parametrize("path", ["/", "/workflow"])
+def test_what_they_ask_for_comes_along(api: FlaskClient, path: str, query: str) -> None:
+    answer = api.get(f"{path}?{query}", headers={"X-Forwarded-Prefix": "/tools"})
+    assert (answer.status_code, answer.headers["Location"]) == (308, f"/tools/workflow/?{query}")
+
+
 def settings_of(page: str) -> dict[str, Any]:
     """The block of settings that a page carries."""
     match = re.search(r'<script type="application/json" id="config">(.*?)</script>', page)

@@ -40,8 +40,7 @@ def encode(field: str, value: Any, limit: int) -> str | None:
     if len(data) > limit:
         raise PayloadTooLarge(
             f"{field} is {len(data)} bytes of JSON, the limit is {limit}; "
-            "store large data elsewhere and pass a reference",
-            fields={field: [f"{len(data)} bytes, the limit is {limit}"]},
+            "store large data elsewhere and pass a reference"
         )
     return data.decode()
 

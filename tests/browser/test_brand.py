@@ -22,57 +22,53 @@ MOST_SCRIPT_BYTES = 60_000
 MOST_STYLE_BYTES = 15_000
 
 
-class TestBranded:
+@pytest.fixture
+def branded_site() -> Iterator[Site]:
     """An engine with every variable set."""
+    variables = {
+        "NAME": HOSTILE,
+        "SUBTITLE": f"sub {HOSTILE}",
+        "MARK": "µ",
+        "LOGO_URL": "/workflow/static/x/favicon.svg",
+        "PAGE_TITLE": f"Jobs {HOSTILE}",
+        "PARENT_URL": "/elsewhere",
+        "PARENT_NAME": f"Console {HOSTILE}",
+        "API_DOCS_URL": "",
+        "CSS_URL": "/workflow/static/x/missing.css#here",
+        "FAVICON_URL": "/workflow/static/x/favicon.svg?mine",
+        "DEFAULT_NAMESPACE": "ops",
+    }
+    env = {f"ASSAY_WHITELABEL_{key}": value for key, value in variables.items()}
+    with EngineProcess(env=env) as engine:
+        site = Site(engine, engine.url)
+        site.client.call("POST", "namespaces", body={"name": "ops"})
+        yield site
 
-    @pytest.fixture(scope="class")
-    def branded(self) -> Iterator[Site]:
-        variables = {
-            "NAME": HOSTILE,
-            "SUBTITLE": f"sub {HOSTILE}",
-            "MARK": "µ",
-            "LOGO_URL": "/workflow/static/x/favicon.svg",
-            "PAGE_TITLE": f"Jobs {HOSTILE}",
-            "PARENT_URL": "/elsewhere",
-            "PARENT_NAME": f"Console {HOSTILE}",
-            "API_DOCS_URL": "",
-            "CSS_URL": "/workflow/static/x/missing.css#here",
-            "FAVICON_URL": "/workflow/static/x/favicon.svg?mine",
-            "DEFAULT_NAMESPACE": "ops",
-        }
-        env = {f"ASSAY_WHITELABEL_{key}": value for key, value in variables.items()}
-        with EngineProcess(env=env) as engine:
-            site = Site(engine, engine.url)
-            site.client.call("POST", "namespaces", body={"name": "ops"})
-            yield site
 
-    @pytest.fixture
-    def site(self, branded: Site) -> Site:
-        return branded
-
-    def test_every_variable_shows_as_text_in_its_place(self, open_page: Open, site: Any, context: Any) -> None:
-        odd = ":root { --accent: rgb(1, 2, 3); } .brand-name { text-decoration: underline; }"
-        context.route("**/missing.css*", lambda route: route.fulfill(body=odd, content_type="text/css"))
-        page = open_page("/workflow/")
-        expect(page).to_have_url(f"{site.url}/workflow/ns/ops/workflows")
-        expect(page).to_have_title(f"Workflows · Jobs {HOSTILE}")
-        sidebar = page.locator("#sidebar")
-        expect(sidebar.locator(".brand-name")).to_have_text(HOSTILE)
-        expect(sidebar.locator(".brand-subtitle")).to_have_text(f"sub {HOSTILE}")
-        expect(sidebar.locator(".brand-mark")).to_have_text("µ")
-        assert sidebar.locator(".brand-logo").evaluate("(image) => image.complete && image.naturalWidth > 0")
-        back = sidebar.get_by_role("link", name=f"Console {HOSTILE}")
-        assert back.get_attribute("href") == "/elsewhere"
-        expect(page.get_by_test_id("nav-docs")).to_have_count(0)
-        icon = page.locator("link[rel=icon]").get_attribute("href")
-        assert icon == "/workflow/static/x/favicon.svg?mine"
-        sheet = page.locator("link[rel=stylesheet]").last.get_attribute("href") or ""
-        assert re.fullmatch(r"/workflow/static/x/missing\.css\?v=[0-9a-f]+#here", sheet)
-        expect(sidebar.locator(".brand-name")).to_have_css("text-decoration-line", "underline")
-        expect(sidebar.locator(".brand-mark")).to_have_css("background-color", "rgb(1, 2, 3)")
-        page.get_by_test_id("nav-settings").click()
-        expect(page.get_by_text("openapi.json")).to_be_visible()
-        expect(page.get_by_test_id("settings-docs")).to_have_count(0)
+@pytest.mark.parametrize("site", ["branded"], indirect=True)
+def test_every_variable_shows_as_text_in_its_place(open_page: Open, site: Any, context: Any) -> None:
+    odd = ":root { --accent: rgb(1, 2, 3); } .brand-name { text-decoration: underline; }"
+    context.route("**/missing.css*", lambda route: route.fulfill(body=odd, content_type="text/css"))
+    page = open_page("/workflow/")
+    expect(page).to_have_url(f"{site.url}/workflow/ns/ops/workflows")
+    expect(page).to_have_title(f"Workflows · Jobs {HOSTILE}")
+    sidebar = page.locator("#sidebar")
+    expect(sidebar.locator(".brand-name")).to_have_text(HOSTILE)
+    expect(sidebar.locator(".brand-subtitle")).to_have_text(f"sub {HOSTILE}")
+    expect(sidebar.locator(".brand-mark")).to_have_text("µ")
+    assert sidebar.locator(".brand-logo").evaluate("(image) => image.complete && image.naturalWidth > 0")
+    back = sidebar.get_by_role("link", name=f"Console {HOSTILE}")
+    assert back.get_attribute("href") == "/elsewhere"
+    expect(page.get_by_test_id("nav-docs")).to_have_count(0)
+    icon = page.locator("link[rel=icon]").get_attribute("href")
+    assert icon == "/workflow/static/x/favicon.svg?mine"
+    sheet = page.locator("link[rel=stylesheet]").last.get_attribute("href") or ""
+    assert re.fullmatch(r"/workflow/static/x/missing\.css\?v=[0-9a-f]+#here", sheet)
+    expect(sidebar.locator(".brand-name")).to_have_css("text-decoration-line", "underline")
+    expect(sidebar.locator(".brand-mark")).to_have_css("background-color", "rgb(1, 2, 3)")
+    page.get_by_test_id("nav-settings").click()
+    expect(page.get_by_text("openapi.json")).to_be_visible()
+    expect(page.get_by_test_id("settings-docs")).to_have_count(0)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

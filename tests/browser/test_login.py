@@ -12,7 +12,7 @@ import pytest
 from conftest import Site
 from harness import ASSAY, CHECKOUT, EngineProcess, environment
 from issuer import FakeIssuer, SigningKey
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 from proxy import PrefixProxy
 
 from assay.client import Client
@@ -34,8 +34,29 @@ def locked() -> Iterator[tuple[Site, str]]:
 
 
 @pytest.fixture
-def site(locked: tuple[Site, str]) -> Site:
+def locked_site(locked: tuple[Site, str]) -> Site:
     return locked[0]
+
+
+@pytest.fixture
+def issuer() -> Iterator[FakeIssuer]:
+    with FakeIssuer(SigningKey()) as issuer:
+        yield issuer
+
+
+@pytest.fixture
+def token_site(issuer: FakeIssuer) -> Iterator[Site]:
+    """An engine that wants the tokens of an issuer."""
+    with EngineProcess(args=["--auth-issuer", issuer.url]) as engine:
+        site = Site(engine, engine.url)
+        site.client = Client(engine.url, token=SigningKey().sign(issuer.claims()))
+        yield site
+
+
+@pytest.fixture
+def site(request: pytest.FixtureRequest) -> Site:
+    """The engine that wants API keys, unless a test names another one."""
+    return request.getfixturevalue(getattr(request, "param", "locked_site"))
 
 
 @pytest.fixture
@@ -53,17 +74,9 @@ def sign_in(page: Page, key: str) -> None:
     page.get_by_test_id("login-submit").click()
 
 
-def test_every_view_and_the_stream_work_after_signing_in_and_nothing_before(
-    open_page: Open, site: Any, ns: str, key: str, guard: Any
-) -> None:
-    page = open_page(f"/workflow/ns/{ns}/queues?a=1", ready="login-form")
-    assert page.url == f"{site.url}/workflow/login?next={quote(f'/tools/assay/workflow/ns/{ns}/queues?a=1', safe='')}"
-    assert not [url for url in guard.requests if "/api/" in url and not url.endswith("/session")]
-    expect(page).to_have_title("Sign in · Assay Workflow Dashboard")
-    sign_in(page, key)
+def walk(page: Page, site: Site, ns: str) -> Locator:
+    """From the queues through every view, which all work, to a run that is ended: its row."""
     expect(page.get_by_role("heading", level=1)).to_have_text("Queues")
-    expect(page).to_have_title("Queues · Assay Workflow Dashboard")
-    expect(page).to_have_url(f"{site.url}/workflow/ns/{ns}/queues?a=1")
     expect(page.get_by_test_id("connection")).to_contain_text("Live")
     for view in ("schedules", "workers", "settings", "workflows"):
         page.get_by_test_id(f"nav-{view}").click()
@@ -73,6 +86,20 @@ def test_every_view_and_the_stream_work_after_signing_in_and_nothing_before(
     row.get_by_test_id("row-action-terminate").click()
     page.get_by_test_id("dialog").get_by_test_id("submit").click()
     expect(row).to_contain_text("Failed")
+    return row
+
+
+def test_every_view_and_the_stream_work_after_signing_in_and_nothing_before(
+    open_page: Open, site: Any, ns: str, key: str, guard: Any
+) -> None:
+    page = open_page(f"/workflow/ns/{ns}/queues?a=1", ready="login-form")
+    assert page.url == f"{site.url}/workflow/login?next={quote(f'/tools/assay/workflow/ns/{ns}/queues?a=1', safe='')}"
+    assert not [url for url in guard.requests if "/api/" in url and not url.endswith("/session")]
+    expect(page).to_have_title("Sign in · Assay Workflow Dashboard")
+    sign_in(page, key)
+    expect(page).to_have_title("Queues · Assay Workflow Dashboard")
+    expect(page).to_have_url(f"{site.url}/workflow/ns/{ns}/queues?a=1")
+    row = walk(page, site, ns)
     page.reload()
     expect(row).to_contain_text("Failed")
 
@@ -167,42 +194,13 @@ def test_a_new_session_in_another_tab_does_not_stop_this_one(
     expect(row).to_contain_text("Cancelled")
 
 
-class TestJwt:
-    """An engine that wants the tokens of an issuer."""
-
-    @pytest.fixture(scope="class")
-    def issuer(self) -> Iterator[FakeIssuer]:
-        with FakeIssuer(SigningKey()) as issuer:
-            yield issuer
-
-    @pytest.fixture(scope="class")
-    def guarded(self, issuer: FakeIssuer) -> Iterator[Site]:
-        with EngineProcess(args=["--auth-issuer", issuer.url]) as engine:
-            site = Site(engine, engine.url)
-            site.client = Client(engine.url, token=SigningKey().sign(issuer.claims()))
-            yield site
-
-    @pytest.fixture
-    def site(self, guarded: Site) -> Site:
-        return guarded
-
-    def test_every_view_works_for_the_bearer_of_a_token(
-        self, open_page: Open, site: Any, ns: str, issuer: FakeIssuer
-    ) -> None:
-        page = open_page(f"/workflow/ns/{ns}/queues", ready="login-form")
-        sign_in(page, SigningKey("other", number=1).sign(issuer.claims()))
-        expect(page.get_by_role("alert")).not_to_be_empty()
-        sign_in(page, SigningKey().sign(issuer.claims(email="ada@example.com")))
-        expect(page.get_by_role("heading", level=1)).to_have_text("Queues")
-        expect(page.locator(".principal")).to_have_text("ada@example.com")
-        expect(page.get_by_test_id("connection")).to_contain_text("Live")
-        for view in ("schedules", "workers", "settings", "workflows"):
-            page.get_by_test_id(f"nav-{view}").click()
-            expect(page.get_by_role("heading", level=1)).to_have_text(view.capitalize())
-        site.start(ns, f"{ns}-1")
-        row = page.locator(f'[data-testid="workflow-row"][data-id="{ns}-1"]')
-        row.get_by_test_id("row-action-cancel").click()
-        page.get_by_test_id("dialog").get_by_test_id("submit").click()
-        expect(row).to_contain_text("Cancelled")
-        page.get_by_test_id("sign-out").click()
-        expect(page.get_by_test_id("login-form")).to_be_visible()
+@pytest.mark.parametrize("site", ["token_site"], indirect=True)
+def test_every_view_works_for_the_bearer_of_a_token(open_page: Open, site: Any, ns: str, issuer: FakeIssuer) -> None:
+    page = open_page(f"/workflow/ns/{ns}/queues", ready="login-form")
+    sign_in(page, SigningKey("other", number=1).sign(issuer.claims()))
+    expect(page.get_by_role("alert")).not_to_be_empty()
+    sign_in(page, SigningKey().sign(issuer.claims(email="ada@example.com")))
+    expect(page.locator(".principal")).to_have_text("ada@example.com")
+    walk(page, site, ns)
+    page.get_by_test_id("sign-out").click()
+    expect(page.get_by_test_id("login-form")).to_be_visible()

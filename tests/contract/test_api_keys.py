@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
 
 import gevent
 import psycopg2
@@ -17,29 +16,14 @@ from assay.config import Config
 from assay.engine import Engine, api_keys
 from assay.errors import Unauthorized
 
+SETTINGS = {"auth_api_key": True}
 KEYS = f"{B}/api-keys"
 PREFIX = re.compile(r"assay_[0-9a-f]{8}\.\.\.")
 
 
 @pytest.fixture
-def config(backend: str) -> Config:
-    return Config(backend=backend, sqlite_synchronous="off", auth_api_key=True)
-
-
-@pytest.fixture
 def api(engine: Engine) -> FlaskClient:
     return anonymous(engine)
-
-
-@pytest.fixture
-def second(config: Config, engine: Engine) -> Iterator[FlaskClient]:
-    """Another instance on the same database; on SQLite there can be none, so it is the same one."""
-    if config.database.kind == "sqlite":
-        yield anonymous(engine)
-        return
-    other = Engine(config)
-    yield anonymous(other)
-    other.close()
 
 
 def make(api: FlaskClient, key: str | None = None, **body: object) -> dict[str, str]:
@@ -198,15 +182,15 @@ def test_a_name_that_no_key_has_is_not_found_and_a_whole_key_is_not_repeated(api
     assert key not in refused(answer, status=404, code="api_key_not_found")
 
 
-def test_a_deleted_key_is_refused_by_every_instance_at_once(api: FlaskClient, second: FlaskClient) -> None:
+def test_a_deleted_key_is_refused_by_every_instance_at_once(api: FlaskClient, second: Engine) -> None:
     keep = make(api)
     for _ in range(5):
         drop = make(api, keep["plaintext"])
         headers = bearer(drop["plaintext"])
-        for instance in (api, second):
+        for instance in (api, anonymous(second)):
             assert instance.get(PROTECTED, headers=headers).status_code == 200
         assert api.delete(f"{KEYS}/{drop['id']}", headers=bearer(keep["plaintext"])).status_code == 204
-        refused(second.get(PROTECTED, headers=headers))
+        refused(anonymous(second).get(PROTECTED, headers=headers))
         refused(api.get(PROTECTED, headers=headers))
 
 

@@ -5,31 +5,22 @@ from __future__ import annotations
 import re
 
 import pytest
-from auth_support import PROTECTED, B, anonymous, bearer, key_of, refused
+from auth_support import PROTECTED, B, anonymous, bearer, refused
 from flask import Flask
 from flask.testing import FlaskClient
 
 from assay.config import Config
 from assay.engine import Engine
 
+SETTINGS = {"auth_api_key": True}
 PUBLIC = ("/health", "/health/ready", "/version", "/openapi.json", "/docs", "/docs/assets/docs.js")
 OUTSIDE = ("/", "/workflow", "/workflow/", "/workflow/login", "/workflow/workflows/x", "/favicon.ico")
 JWT = "eyJhbGciOiJSUzI1NiJ9.e30.c2ln"
 
 
 @pytest.fixture
-def config(backend: str) -> Config:
-    return Config(backend=backend, sqlite_synchronous="off", auth_api_key=True)
-
-
-@pytest.fixture
 def api(engine: Engine) -> FlaskClient:
     return anonymous(engine)
-
-
-@pytest.fixture
-def key(engine: Engine) -> str:
-    return key_of(engine, "ci")
 
 
 @pytest.mark.parametrize("url", [*(B + path for path in PUBLIC), *OUTSIDE])

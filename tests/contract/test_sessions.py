@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 
 import psycopg2
 import pytest
 from api_support import CHANGES
-from auth_support import COOKIE, PROTECTED, B, anonymous, bearer, browser, key_of, refused, rows
+from auth_support import COOKIE, PROTECTED, B, anonymous, bearer, browser, refused, rows
 from flask.testing import FlaskClient
 from werkzeug.http import parse_cookie
 
@@ -18,13 +17,9 @@ from assay.engine import Engine, api_keys, sessions
 from assay.errors import Unauthorized
 from assay.loops import JOBS
 
+SETTINGS = {"auth_api_key": True}
 SESSION = f"{B}/session"
 HOURS_12 = 12 * 3600.0
-
-
-@pytest.fixture
-def config(backend: str) -> Config:
-    return Config(backend=backend, sqlite_synchronous="off", auth_api_key=True)
 
 
 @pytest.fixture
@@ -33,25 +28,9 @@ def api(engine: Engine) -> FlaskClient:
 
 
 @pytest.fixture
-def key(engine: Engine) -> str:
-    return key_of(engine, "ada")
-
-
-@pytest.fixture
 def token(api: FlaskClient, key: str) -> str:
     """``api`` is signed in with ``key``; the CSRF token of the session."""
     return str(api.post(SESSION, headers=bearer(key)).json["csrf_token"])
-
-
-@pytest.fixture
-def second(config: Config, engine: Engine) -> Iterator[Engine]:
-    """Another instance on the same database; on SQLite there can be none, so it is the same one."""
-    if config.database.kind == "sqlite":
-        yield engine
-        return
-    other = Engine(config)
-    yield other
-    other.close()
 
 
 def cookie_of(api: FlaskClient) -> str:
