@@ -13,7 +13,7 @@ import gevent
 from gevent.event import Event
 
 from assay import crashpoints, logs
-from assay.engine import Engine, archive, leases, outbox, schedules, sessions, timers, workers
+from assay.engine import Engine, archive, leases, outbox, schedules, sessions, texts, timers, workers
 from assay.engine.core import hold_lock, touch_lock
 from assay.engine.notify import SCHEDULES, TIMERS
 from assay.errors import NotReady
@@ -65,6 +65,7 @@ JOBS = (
         ),
         leader_only=True,
     ),
+    Job("texts", 5.0, texts.index, leader_only=True),
     Job("lock", 5.0, hold_lock),
     Job("archive", 1.0, archive.run_once, leader_only=True, is_due=archive.is_due),
 )

@@ -19,6 +19,8 @@ from typing import Any
 import orjson
 
 from assay.client import Client
+from assay.config import Config
+from assay.engine import Engine, texts
 from assay.engine.search import Filters, Search
 from assay.store import schema
 from assay.store.database import Database, connect
@@ -97,6 +99,12 @@ QUERIES: dict[str, Query] = {
     "q=0500007 (1)": {"q": "0500007"},
     "q=nothing": {"q": "zebra"},
     "q=legacy (oldest)": {"q": "legacy"},
+    "q=order-100 (50000, oldest)": {"q": "order-100"},
+    "q=-07 (30000)": {"q": "-07"},
+    "q=zz": {"q": "zz"},
+    "q=zebra status=COMPLETED": {"q": "zebra", "status": "COMPLETED"},
+    "q=legacy status=COMPLETED": {"q": "legacy", "status": "COMPLETED"},
+    "q=legacy campaign region": {"q": "legacy", "search_attrs": '{"region":"us","campaign":"spring"}'},
     "q=050 status=FAILED": {"q": "050", "status": "FAILED"},
     "an hour": {"created_after": BEGIN + 200_000, "created_before": BEGIN + 203_600},
     "an hour, status=FAILED": {
@@ -175,6 +183,13 @@ def _fill(url: str, runs: int) -> None:
         fill(database, runs)
     finally:
         database.close()
+    begin = time.perf_counter()
+    engine = Engine(Config(backend=url))
+    try:
+        moved = texts.index(engine, engine.now())
+    finally:
+        engine.close()
+    print(f"    {moved} runs indexed by their text in {time.perf_counter() - begin:.1f} s", file=sys.stderr)
 
 
 def _settle(url: str) -> None:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from assay.engine import search
+from assay.engine import search, texts
 from assay.engine.invariants_history import Violation, decoded, histories, pages
 from assay.engine.search import VERSION_ATTRIBUTE
 from assay.store.database import Connection, Database, Row
@@ -57,7 +57,7 @@ def report(database: Database) -> Report:
         found = list(_rules(db))
         counts = Counter[str]()
         found += histories(db, counts)
-        found += [*_holders(db), *_attributes(db), *_outbox(db, database.now()), *_keys(db)]
+        found += [*_holders(db), *_attributes(db), *_texts(database, db), *_outbox(db, database.now()), *_keys(db)]
     found.sort(key=lambda violation: (NUMBERS.index(violation.invariant), violation.ids))
     return Report(found, counts["runs"], counts["events"])
 
@@ -302,6 +302,23 @@ def _attributes(db: Connection) -> Iterator[Violation]:
         yield Violation("I21", (), f"the index of search attributes has {stored} rows instead of {expected}")
 
 
+def _texts(database: Database, db: Connection) -> Iterator[Violation]:
+    """I21: every run is in the index of texts once, with all that it is found by."""
+    # Sums of hashes are equal when both sides have the same ids equally often, and need no memory.
+    runs = sum(_hashed(row["id"] for page in pages(db, "SELECT id FROM workflows") for row in page))
+    found = sum(_hashed(name for (name,) in db.tuples("SELECT workflow_id FROM workflow_unindexed")))
+    for (segment,) in db.tuples("SELECT id FROM workflow_segments ORDER BY id"):
+        found += sum(_hashed(texts.ids(db, segment)))
+        if not texts.is_sound(database, db, segment):
+            yield Violation("I21", (), f"segment {segment} of the index of texts is not as its runs are")
+    if runs != found:
+        yield Violation("I21", (), "the index of texts has not every run exactly once")
+
+
+def _hashed(names: Iterable[str]) -> Iterator[int]:
+    return (int.from_bytes(hashlib.sha256(name.encode()).digest()) for name in names)
+
+
 def _outbox(db: Connection, now: float) -> Iterator[Violation]:
     """I26: each recently closed run has exactly one closing entry."""
     limit = now - OUTBOX_CHECKED_SECS
@@ -322,7 +339,7 @@ def _keys(db: Connection) -> Iterator[Violation]:
     """I27: only hashes of keys are kept."""
     for row in db.all("SELECT * FROM api_keys ORDER BY id"):
         hashed = row["key_hash"]
-        texts = [value for value in row.values() if isinstance(value, str) and value != hashed]
-        plain = any(hashlib.sha256(text.encode()).hexdigest() == hashed for text in texts)
+        others = [value for value in row.values() if isinstance(value, str) and value != hashed]
+        plain = any(hashlib.sha256(text.encode()).hexdigest() == hashed for text in others)
         if plain or not re.fullmatch(r"[0-9a-f]{64}", hashed):
             yield Violation("I27", (str(row["id"]),), "the API key is not kept as a hash alone")

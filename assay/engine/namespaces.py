@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from assay.engine import texts
 from assay.engine.core import Transaction, verb
 from assay.engine.workflows import check_namespace
 from assay.errors import NamespaceAlreadyExists, NamespaceNotEmpty, NamespaceProtected
@@ -45,6 +46,7 @@ def delete(tx: Transaction, *, name: str) -> dict[str, Any]:
             f"DELETE FROM {table} WHERE workflow_id IN (SELECT id FROM workflows WHERE namespace = ?)",
             (name,),
         )
+    texts.delete_namespace(tx, name)
     for table in ("workflow_attributes", "workflows", "workflow_workers"):
         tx.db.execute(f"DELETE FROM {table} WHERE namespace = ?", (name,))
     tx.db.execute("DELETE FROM namespaces WHERE name = ?", (name,))

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from peewee import ModelSelect, fn
 
-from assay.engine import search
+from assay.engine import search, texts
 from assay.engine.core import Engine
 from assay.engine.run import JSON_COLUMNS, RECORD
 from assay.engine.values import raw
@@ -316,19 +316,29 @@ def _worker_record(row: Row) -> dict[str, Any]:
     return record
 
 
+#: of the open runs only those are read that wait for a worker or are with one
 QUEUES = """
+WITH RECURSIVE open_queues(v) AS (
+    SELECT min(task_queue) FROM workflows {open} WHERE namespace = ? AND completed_at IS NULL
+    UNION ALL
+    SELECT (SELECT min(task_queue) FROM workflows {open}
+            WHERE namespace = ? AND completed_at IS NULL AND task_queue > open_queues.v)
+    FROM open_queues WHERE v IS NOT NULL
+)
 SELECT task_queue AS queue,
        sum(pending_workflow_tasks) AS pending_workflow_tasks, sum(running_workflow_tasks) AS running_workflow_tasks,
        sum(pending_activities) AS pending_activities, sum(running_activities) AS running_activities,
        sum(backoff_activities) AS backoff_activities, min(oldest) AS oldest, sum(workers) AS workers
 FROM (
-    SELECT task_queue,
-           CASE WHEN needs_dispatch AND task_token IS NULL THEN 1 ELSE 0 END AS pending_workflow_tasks,
-           CASE WHEN task_token IS NOT NULL THEN 1 ELSE 0 END AS running_workflow_tasks,
-           0 AS pending_activities, 0 AS running_activities, 0 AS backoff_activities,
-           CASE WHEN needs_dispatch AND task_token IS NULL AND dispatchable_at <= ? THEN dispatchable_at END AS oldest,
-           0 AS workers
-    FROM workflows WHERE namespace = ? AND completed_at IS NULL
+    SELECT v AS task_queue, 0 AS pending_workflow_tasks, 0 AS running_workflow_tasks, 0 AS pending_activities,
+           0 AS running_activities, 0 AS backoff_activities, CAST(NULL AS DOUBLE PRECISION) AS oldest, 0 AS workers
+    FROM open_queues WHERE v IS NOT NULL
+    UNION ALL
+    SELECT task_queue, 1, 0, 0, 0, 0, CASE WHEN dispatchable_at <= ? THEN dispatchable_at END, 0
+    FROM workflows {dispatchable} WHERE namespace = ? AND needs_dispatch AND task_token IS NULL
+    UNION ALL
+    SELECT task_queue, 0, 1, 0, 0, 0, NULL, 0
+    FROM workflows {leased} WHERE namespace = ? AND task_token IS NOT NULL
     UNION ALL
     SELECT task_queue, 0, 0,
            CASE WHEN status = 'PENDING' AND scheduled_at <= ? THEN 1 ELSE 0 END,
@@ -348,7 +358,9 @@ def queues(engine: Engine, *, namespace: str = "main") -> list[dict[str, Any]]:
     check_namespace(engine, namespace)
     now = engine.now()
     with engine.reading() as db:
-        rows = db.all(QUEUES, (now, namespace, now, now, now, namespace, namespace))
+        hints = {name: engine.db.index_hint(f"workflows_{name}") for name in ("open", "dispatchable", "leased")}
+        runs = (namespace, namespace, now, namespace, namespace)
+        rows = db.all(QUEUES.format(**hints), (*runs, now, now, now, namespace, namespace))
     stats = []
     for row in rows:
         oldest, workers_ = row.pop("oldest"), row.pop("workers")
@@ -367,7 +379,7 @@ def _by_status(engine: Engine, namespace: str) -> dict[str, int]:
     """How many runs of each status; the many that completed are not counted one by one, but what is left of all."""
     select = "SELECT count(*) FROM workflows WHERE namespace = ?"
     with engine.db.snapshot() as db:
-        total = db.value(select, (namespace,))
+        total = texts.total(db, namespace)
         rest = (status for status in STATUSES if status != COMPLETED)
         counts = {status: db.value(f"{select} AND status = ?", (namespace, status)) for status in rest}
     return {**counts, COMPLETED: total - sum(counts.values())}

@@ -8,19 +8,26 @@ otherwise it is walked in order, checking each row, until the page is full.
 Search attributes are indexed in ``workflow_attributes``, one row per member of a run that has any of its own, written
 here in the transaction that writes the run. A member is kept as a ``term``, a text that is equal for values that are
 equal: numbers by their value, everything else by type and content, long texts by their SHA-256.
+
+``q``, and an ``id_prefix`` of many runs, have candidates instead (``texts``): runs in the order of the list that are
+read and checked until the page is full.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import orjson
 
+from assay.engine import texts
 from assay.engine.core import Transaction
+from assay.engine.texts import Place, after_prefix
 from assay.store.database import Connection, Database
+from assay.store.models import COMPLETED, STATUSES
 
 #: set by the engine on every run; an index over it would cost every run and find all of them
 VERSION_ATTRIBUTE = "assay_engine_version"
@@ -29,10 +36,15 @@ VERSION_ATTRIBUTE = "assay_engine_version"
 SMALL = 2000
 #: sources are compared up to this size
 COMPARED = 20_000
-#: ids per statement
-CHUNK = 500
+#: ids per statement, and in the first one that checks candidates
+CHUNK, FIRST = 500, 100
 #: longer terms are kept as their SHA-256
 TERM_CHARS = 200
+
+#: a driver is walked along if it has at most so many times as many runs as there are candidates
+WALKED = 3
+#: offsets from here on are looked for from the end of the list too
+FAR = 2000
 
 #: how often the beginning of a walk is moved on
 JUMPS = 4
@@ -43,8 +55,6 @@ TYPES = (
     "FROM t WHERE t.v IS NOT NULL) SELECT v FROM t WHERE v IS NOT NULL AND {fitting}"
 )
 
-#: time and id of a run: its place in a list
-Place = tuple[float, str]
 #: after the last run of every list
 NOWHERE: Place = (float("-inf"), "")
 
@@ -144,8 +154,12 @@ class Search:
         self._db = db
         self._filters = filters
         self._sources = list(_sources(database, filters))
+        self._types: tuple[str, ...] = ()
         self._others = [*_others(database, filters), *self._text()]
+        #: what there is, apart from the namespace
+        self._conditions = [*(source.same for source in self._sources), *self._others]
         self._small: list[Place] | None = None
+        self._candidates: texts.Candidates | None = None
         self._driver = self._choose()
 
     def page(self, after: Place | None, limit: int, offset: int) -> list[Place]:
@@ -153,6 +167,10 @@ class Search:
         if self._small is not None:
             rest = [place for place in self._small if after is None or place < after]
             return rest[offset : offset + limit]
+        if self._candidates is not None:
+            return list(islice(self._fitting(after, offset + limit), offset, offset + limit))
+        if not self._conditions and after is None and offset >= FAR:
+            return self._far(limit, offset)
         alias, start, params = self._walk()
         place = self._first_possible(after)
         if place is not None:
@@ -168,12 +186,16 @@ class Search:
         """How many runs the whole list has."""
         if self._small is not None:
             return len(self._small)
+        if not self._conditions or self._only_completed():
+            return self._count_of_all()
+        if self._candidates is not None and self._candidates.size(COMPARED) < COMPARED:
+            return sum(1 for _ in self._fitting(None, CHUNK))
         _, start, params = self._walk()
         return int(self._db.value(f"SELECT count(*) {start}", tuple(params)))
 
     def still(self, ids: Sequence[str], columns: str) -> list[tuple[Any, ...]]:
         """``columns`` of those of the ids that fulfil every filter."""
-        conditions = [*(source.same for source in self._sources), *self._others]
+        conditions = self._conditions
         found: list[tuple[Any, ...]] = []
         for begin in range(0, len(ids), CHUNK):
             some = ids[begin : begin + CHUNK]
@@ -186,20 +208,80 @@ class Search:
         return found
 
     def _choose(self) -> Source | None:
-        """The source to walk along; reads everything when one is small. None: all runs of the namespace."""
-        if not self._sources:
-            return None
+        """The source to walk along; reads everything when one is small, and finds candidates if they are better.
+
+        None: all runs of the namespace.
+        """
         ordered = [source for source in self._sources if source.ordered]
-        if len(self._sources) == 1 and ordered:
+        text = bool(self._filters.q)
+        if len(self._sources) == len(ordered) == 1 and not text:
             return ordered[0]
         sizes = {source: self._size(source, SMALL + 1) for source in self._sources}
-        smallest = min(self._sources, key=sizes.__getitem__)
-        if sizes[smallest] <= SMALL:
-            self._small = self._all_of(smallest)
+        if sizes and min(sizes.values()) <= SMALL:
+            self._small = self._all_of(min(sizes, key=sizes.__getitem__))
             return None
-        if len(ordered) < 2:
-            return ordered[0] if ordered else None
-        return min(ordered, key=lambda source: self._size(source, COMPARED))
+        driver = ordered[0] if len(ordered) == 1 else None
+        if ordered and (len(ordered) > 1 or text or len(self._sources) > 1):
+            sizes = {source: self._size(source, COMPARED) for source in ordered}
+            driver = min(sizes, key=sizes.__getitem__)
+        if text or len(ordered) < len(self._sources):
+            candidates = self._wanted()
+            if driver is None or (sizes[driver] >= COMPARED or sizes[driver] > WALKED * candidates.size(COMPARED)):
+                self._candidates = candidates
+        return driver
+
+    def _wanted(self) -> texts.Candidates:
+        filters = self._filters
+        wanted = texts.Wanted(
+            namespace=filters.namespace,
+            text=filters.q or "",
+            types=self._types,
+            workflow_type=filters.workflow_type,
+            task_queue=filters.task_queue,
+            prefix=filters.id_prefix or "",
+            created_after=filters.created_after,
+            created_before=filters.created_before,
+        )
+        return texts.Candidates(self._database, self._db, wanted)
+
+    def _fitting(self, after: Place | None, wanted: int) -> Iterator[Place]:
+        """Of the candidates those that fulfil every filter, in order; about ``wanted`` of them are needed."""
+        assert self._candidates is not None
+        places = (
+            place for place in self._candidates.places(self._first_possible(after)) if after is None or place < after
+        )
+        many = min(CHUNK, max(FIRST, wanted))
+        while some := list(islice(places, many)):
+            yield from sorted(self.still([name for _, name in some], "w.created_at, w.id"), reverse=True)
+            many = CHUNK
+
+    def _only_completed(self) -> bool:
+        return self._filters == Filters(self._filters.namespace, status=COMPLETED)
+
+    def _count_of_all(self) -> int:
+        """All runs of the namespace; those that are not COMPLETED, which are few, are counted one by one."""
+        sql, params = f"SELECT {texts.TOTAL}", [self._filters.namespace] * 2
+        if self._only_completed():
+            rest = [status for status in STATUSES if status != COMPLETED]
+            for status in rest:
+                sql += " - (SELECT count(*) FROM workflows WHERE namespace = ? AND status = ?)"
+                params += [self._filters.namespace, status]
+        return int(self._db.value(sql, params))
+
+    def _far(self, limit: int, offset: int) -> list[Place]:
+        """A page of all runs, counted off from the nearer end: what is new moves no place of the oldest."""
+        namespace = self._filters.namespace
+        total = texts.total(self._db, namespace)
+        limit = min(limit, total - offset)
+        if limit <= 0:
+            return []
+        way, steps = ("DESC", offset) if offset <= total // 2 else ("ASC", total - offset - limit)
+        rows = self._db.tuples(
+            f"SELECT w.created_at, w.id FROM workflows w {self._hint('workflows_newest')}WHERE w.namespace = ? "
+            f"ORDER BY w.created_at {way}, w.id {way} LIMIT ? OFFSET ?",
+            (namespace, limit, steps),
+        )
+        return sorted(rows, reverse=True)
 
     def _size(self, source: Source, most: int) -> int:
         """How many rows a source has, counted up to ``most``."""
@@ -225,7 +307,7 @@ class Search:
         """
         ordered = [source for source in self._sources if source.ordered]
         place = after
-        if len(ordered) < 2:
+        if len(ordered) + (self._candidates is not None) < 2:
             return place
         for _ in range(JUMPS):
             before = place
@@ -255,12 +337,13 @@ class Search:
         by_id, params = self._database.contains("w.id", self._filters.q)
         fitting, type_params = self._database.contains("t.v", self._filters.q)
         namespace = self._filters.namespace
-        types = [row[0] for row in self._db.tuples(TYPES.format(fitting=fitting), (namespace, namespace, *type_params))]
-        if not types:
+        rows = self._db.tuples(TYPES.format(fitting=fitting), (namespace, namespace, *type_params))
+        self._types = tuple(row[0] for row in rows)
+        if not rows:
             yield Condition(by_id, params)
             return
-        marks = ", ".join("?" for _ in types)
-        yield Condition(f"(w.workflow_type IN ({marks}) OR {by_id})", (*types, *params))
+        marks = ", ".join("?" for _ in rows)
+        yield Condition(f"(w.workflow_type IN ({marks}) OR {by_id})", (*self._types, *params))
 
     def _walk(self) -> tuple[str, str, list[Any]]:
         """The alias whose order is walked along, FROM and WHERE, and the parameters."""
@@ -310,7 +393,7 @@ def _sources(database: Database, filters: Filters) -> Iterable[Source]:
                 "workflow_attributes a", "a.workflow_id", f"a.namespace = ? AND a.term = ?{times}", params, same
             )
     if filters.id_prefix:
-        end = _after_prefix(filters.id_prefix)
+        end = after_prefix(filters.id_prefix)
         sql, params = (
             ("w.id >= ?", (filters.id_prefix,)) if end is None else ("w.id >= ? AND w.id < ?", (filters.id_prefix, end))
         )
@@ -340,13 +423,3 @@ def _times(filters: Filters, alias: str) -> tuple[str, list[float]]:
     if filters.created_before is not None:
         sql, bounds = f"{sql} AND {alias}.created_at < ?", [*bounds, filters.created_before]
     return sql, bounds
-
-
-def _after_prefix(prefix: str) -> str | None:
-    """The first text behind all that start with ``prefix``; None when there is none."""
-    kept = prefix.rstrip("\U0010ffff")
-    if not kept:
-        return None
-    code = ord(kept[-1]) + 1
-    # Surrogates are no characters.
-    return kept[:-1] + chr(0xE000 if code == 0xD800 else code)

@@ -170,6 +170,10 @@ class Database(ABC):
         """A condition: ``column`` has ``text`` in it, in any letter case."""
 
     @abstractmethod
+    def small_forms(self, column: str) -> str:
+        """Columns of a SELECT: the texts in one of which ``contains`` looks for a text in small form."""
+
+    @abstractmethod
     def index_hint(self, name: str) -> str:
         """What stands behind a table and its alias to make the database use an index of it, if that is needed."""
 
@@ -324,6 +328,9 @@ class Sqlite(Database):
         pattern = "%" + re.sub(r"([%_\\])", r"\\\1", lower) + "%"
         foreign = f"length(CAST({column} AS BLOB)) > length({column})"
         return f"({column} LIKE ? ESCAPE '\\' OR ({foreign} AND {sure}))", (pattern, lower)
+
+    def small_forms(self, column: str) -> str:
+        return f"lower({column})"
 
     def index_hint(self, name: str) -> str:
         # Without statistics it would guess.

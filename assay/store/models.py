@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from peewee import (
     BigAutoField,
+    BigIntegerField,
+    BlobField,
     BooleanField,
     CompositeKey,
     DoubleField,
@@ -121,6 +123,51 @@ class Attribute(Model):
     class Meta:
         table_name = "workflow_attributes"
         primary_key = CompositeKey("namespace", "term", "created_at", "workflow_id")
+
+
+class Unindexed(Model):
+    namespace = TextField()
+    created_at = DoubleField()
+    workflow_id = TextField()
+    workflow_type = TextField()
+    task_queue = TextField()
+
+    class Meta:
+        table_name = "workflow_unindexed"
+        primary_key = CompositeKey("namespace", "created_at", "workflow_id")
+
+
+class Segment(Model):
+    id = BigAutoField()
+    namespace = TextField()
+    newest_at = DoubleField()
+    oldest_at = DoubleField()
+    runs = IntegerField()
+
+    class Meta:
+        table_name = "workflow_segments"
+
+
+class Block(Model):
+    segment = BigIntegerField()
+    block = IntegerField()
+    first_id = TextField()
+    last_id = TextField()
+    places = JsonTextField()
+
+    class Meta:
+        table_name = "workflow_blocks"
+        primary_key = CompositeKey("segment", "block")
+
+
+class Gram(Model):
+    segment = BigIntegerField()
+    gram = TextField()
+    runs = BlobField()
+
+    class Meta:
+        table_name = "workflow_grams"
+        primary_key = CompositeKey("segment", "gram")
 
 
 class Event(Model):
@@ -287,6 +334,8 @@ class MetaValue(Model):
 #: what Postgres calls the types of the columns
 SQL_TYPES: dict[type[Field], str] = {
     BigAutoField: "bigint",
+    BigIntegerField: "bigint",
+    BlobField: "bytea",
     BooleanField: "boolean",
     DoubleField: "double precision",
     IntegerField: "integer",
@@ -299,6 +348,10 @@ MODELS = (
     Namespace,
     Workflow,
     Attribute,
+    Unindexed,
+    Segment,
+    Block,
+    Gram,
     Event,
     Activity,
     Timer,

@@ -329,6 +329,9 @@ class Postgres(Database):
         foreign = f"octet_length({column}) > char_length({column})"
         return f"(strpos(lower({column}), ?) > 0 OR ({foreign} AND {sure}))", (lower, lower)
 
+    def small_forms(self, column: str) -> str:
+        return f'lower({column}), lower({column} COLLATE "default")'
+
     def index_hint(self, name: str) -> str:
         """It has statistics, and takes no hints."""
         return ""

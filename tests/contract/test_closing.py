@@ -453,6 +453,7 @@ def test_every_status_of_the_filter_can_occur(engine: Engine, clock: FrozenClock
         with engine.transaction() as tx:
             for table in ("workflow_events", "workflow_snapshots"):
                 tx.db.execute(f"DELETE FROM {table} WHERE workflow_id = 'w'")
+            tx.db.execute("DELETE FROM workflow_unindexed")
             tx.db.execute("DELETE FROM workflows WHERE id = 'w'")
     start(engine)
     assert len(queries.list_workflows(engine, status="pending").rows) == 1

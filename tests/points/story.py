@@ -19,7 +19,7 @@ from chapter_access import people_come_and_go
 from chapter_archive import old_runs_are_archived
 from forked import GRACE, LEASE, START, Died, ForkedEngine
 
-from assay.engine import tasks, timers
+from assay.engine import tasks, texts, timers
 
 Task = dict[str, Any]
 Command = dict[str, Any]
@@ -519,7 +519,7 @@ def nobody_answers(world: World, main: Worker) -> list[str]:
 
 
 def time_goes_by(world: World, main: Worker) -> list[str]:
-    """A timer fires by itself, a namespace is made, used and deleted, and an hour later the engine cleans up."""
+    """A timer fires by itself, runs are indexed, a namespace comes and goes, an hour later the engine cleans up."""
     world.start("timed", "timed")
     world.drive(lambda: "TimerScheduled" in world.counts("timed"), main)
     world.engine.now += 10.0
@@ -528,6 +528,8 @@ def time_goes_by(world: World, main: Worker) -> list[str]:
     world.post("namespaces", body={"name": "guest"}, done=("namespace_already_exists",))
     world.start("visitor", "waiting", namespace="guest")
     world.terminate("visitor", "check-out")
+    world.make_pass("texts")
+    world.call(texts.index, world.engine.now, 1)
     status, answer, again = world.ask("DELETE", "namespaces", "guest")
     assert status == 200 or (again and status == 404), answer
     main.leave()

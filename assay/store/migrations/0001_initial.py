@@ -87,6 +87,40 @@ CREATE TABLE workflow_attributes (
     PRIMARY KEY (namespace, term, created_at, workflow_id)
 ){clustered};
 
+CREATE TABLE workflow_unindexed (
+    namespace TEXT NOT NULL,
+    created_at {float} NOT NULL,
+    workflow_id TEXT NOT NULL,
+    workflow_type TEXT NOT NULL,
+    task_queue TEXT NOT NULL,
+    PRIMARY KEY (namespace, created_at, workflow_id)
+){clustered};
+
+CREATE TABLE workflow_segments (
+    id {auto_id},
+    namespace TEXT NOT NULL REFERENCES namespaces (name),
+    newest_at {float} NOT NULL,
+    oldest_at {float} NOT NULL,
+    runs INTEGER NOT NULL
+);
+CREATE INDEX workflow_segments_namespace ON workflow_segments (namespace, newest_at, oldest_at, runs);
+
+CREATE TABLE workflow_blocks (
+    segment BIGINT NOT NULL REFERENCES workflow_segments (id),
+    block INTEGER NOT NULL,
+    first_id TEXT NOT NULL,
+    last_id TEXT NOT NULL,
+    places {json} NOT NULL,
+    PRIMARY KEY (segment, block)
+);
+
+CREATE TABLE workflow_grams (
+    segment BIGINT NOT NULL REFERENCES workflow_segments (id),
+    gram TEXT NOT NULL,
+    runs {bytes} NOT NULL,
+    PRIMARY KEY (segment, gram)
+){clustered};
+
 CREATE TABLE workflow_events (
     id {auto_id},
     workflow_id TEXT NOT NULL REFERENCES workflows (id),
@@ -231,6 +265,7 @@ SQLITE_TYPES = {
     "float": "REAL",
     "json": "TEXT",
     "jsonb": "TEXT",
+    "bytes": "BLOB",
     "bool": "INTEGER",
     "false": "0",
     "row_id": "INTEGER PRIMARY KEY",
@@ -242,12 +277,24 @@ POSTGRES_TYPES = {
     "float": "DOUBLE PRECISION",
     "json": "JSON",
     "jsonb": "JSONB",
+    "bytes": "BYTEA",
     "bool": "BOOLEAN",
     "false": "FALSE",
     "row_id": "BIGSERIAL PRIMARY KEY",
     "auto_id": "BIGSERIAL PRIMARY KEY",
     "clustered": "",
 }
+
+#: every new run waits to be found by its text
+NOTE_RUN = (
+    "INSERT INTO workflow_unindexed (namespace, created_at, workflow_id, workflow_type, task_queue) "
+    "VALUES (NEW.namespace, NEW.created_at, NEW.id, NEW.workflow_type, NEW.task_queue);"
+)
+SQLITE_TRIGGER = (f"CREATE TRIGGER workflows_unindexed AFTER INSERT ON workflows BEGIN {NOTE_RUN} END",)
+POSTGRES_TRIGGER = (
+    f"CREATE FUNCTION assay_note_run() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {NOTE_RUN} RETURN NULL; END $$",
+    "CREATE TRIGGER workflows_unindexed AFTER INSERT ON workflows FOR EACH ROW EXECUTE FUNCTION assay_note_run()",
+)
 
 
 def up(migrator: SchemaMigrator, db: Database) -> None:
@@ -259,6 +306,8 @@ def up(migrator: SchemaMigrator, db: Database) -> None:
     for statement in script.split(";\n"):
         if statement.strip():
             db.execute_sql(statement)
+    for statement in POSTGRES_TRIGGER if postgres else SQLITE_TRIGGER:
+        db.execute_sql(statement)
     if postgres:
         db.execute_sql("CREATE INDEX workflows_search ON workflows USING GIN (search_attributes jsonb_path_ops)")
     mark = "%s" if postgres else "?"
