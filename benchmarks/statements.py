@@ -30,7 +30,18 @@ ACTIVITY = {
     "heartbeat_timeout_secs": None,
 }
 #: the methods of a connection, each of which is one statement
-METHODS = ("execute", "execute_later", "execute_many", "update_many", "insert", "value", "one", "all", "tuples")
+METHODS = (
+    "execute",
+    "execute_later",
+    "execute_many",
+    "update_many",
+    "insert",
+    "insert_many",
+    "value",
+    "one",
+    "all",
+    "tuples",
+)
 
 
 class Counter:

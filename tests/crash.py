@@ -15,7 +15,18 @@ from assay.store.database import Connection
 from assay.store.models import MODELS
 
 TABLES = [model._meta.table_name for model in MODELS]
-STATEMENTS = ("execute", "execute_later", "execute_many", "update_many", "insert", "value", "one", "all", "tuples")
+STATEMENTS = (
+    "execute",
+    "execute_later",
+    "execute_many",
+    "update_many",
+    "insert",
+    "insert_many",
+    "value",
+    "one",
+    "all",
+    "tuples",
+)
 
 
 class Crash(BaseException):

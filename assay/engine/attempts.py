@@ -15,7 +15,7 @@ from assay.engine import history
 from assay.engine.core import Transaction
 from assay.engine.run import Run
 from assay.engine.values import raw
-from assay.store.database import Row
+from assay.store.database import Dialect, Row
 
 WORKER_LOST = "worker lost"
 
@@ -24,8 +24,15 @@ CLAIMABLE = (
     "heartbeat_timeout_secs, heartbeat_details, "
     "(SELECT run_id FROM workflows WHERE workflows.id = workflow_id) AS run_id FROM workflow_activities "
     "WHERE status = 'PENDING' AND namespace = ? AND task_queue = ? AND scheduled_at <= ? AND name IN ({names}) "
-    "ORDER BY scheduled_at, id LIMIT ? "
+    "ORDER BY scheduled_at, id LIMIT {free} "
 )
+#: how many attempts a worker holds
+RUNNING = "SELECT count(*) FROM workflow_activities WHERE claimed_by = ? AND status = 'RUNNING'"
+
+
+def free(dialect: Dialect, held: str) -> str:
+    """A limit in SQL: the first parameter, but no more than the second leaves above what ``held`` counts."""
+    return f"{dialect.greatest}(0, {dialect.least}(?, ? - ({held})))"
 
 
 @dataclass(frozen=True)
@@ -37,14 +44,21 @@ class Claimer:
     task_queue: str
     names: tuple[str, ...]
     limit: int
+    #: how many it may hold
+    most: int
 
 
 def claim(tx: Transaction, claimer: Claimer) -> list[dict[str, Any]]:
     """Take up to ``limit`` due activities, the longest waiting first, as activity tasks."""
     if not claimer.names or claimer.limit <= 0:
         return []
-    sql = CLAIMABLE.format(names=", ".join("?" * len(claimer.names))) + tx.engine.db.dialect.skip_locked
-    rows = tx.db.all(sql, (claimer.namespace, claimer.task_queue, tx.now, *claimer.names, claimer.limit))
+    tx.flush_attempts()
+    dialect = tx.engine.db.dialect
+    sql = CLAIMABLE.format(names=", ".join("?" * len(claimer.names)), free=free(dialect, RUNNING))
+    limits = (claimer.limit, claimer.most, claimer.id)
+    rows = tx.db.all(
+        sql + dialect.skip_locked, (claimer.namespace, claimer.task_queue, tx.now, *claimer.names, *limits)
+    )
     return [_start(tx, claimer, row) for row in rows]
 
 
@@ -76,14 +90,6 @@ def _notify(tx: Transaction, event_type: str, namespace: str, row: Row) -> None:
             "name": row["name"],
             "timestamp": tx.now,
         }
-    )
-
-
-def running_count(tx: Transaction, worker_id: str) -> int:
-    """How many attempts this worker holds."""
-    tx.flush_attempts()
-    return tx.db.value(
-        "SELECT count(*) FROM workflow_activities WHERE claimed_by = ? AND status = 'RUNNING'", (worker_id,)
     )
 
 

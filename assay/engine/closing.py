@@ -7,13 +7,14 @@ caller has locked the run and seen that it is open.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from assay.engine import history
 from assay.engine.core import Transaction
 from assay.engine.run import Run
 from assay.engine.values import raw
-from assay.store.models import CANCELLED, COMPLETED, FAILED, OPEN, PENDING, TIMED_OUT
+from assay.store.models import CANCELLED, COMPLETED, FAILED, OPEN, PENDING, RUNNING, TIMED_OUT
 
 #: closing event -> (status, live event)
 CLOSING = {
@@ -86,7 +87,7 @@ def _close(
     live: str | None = None,
 ) -> None:
     status, live_event = CLOSING[event_type]
-    sweep(tx, run, (PENDING, "RUNNING"))
+    sweep(tx, run, OPEN)
     history.append(tx, run, event_type, payload, "closed")
     run.end_lease()
     run.forget_sticky()
@@ -112,9 +113,22 @@ def _start_buffered(tx: Transaction, run: Run) -> None:
         schedules.start_buffered(tx, run)
 
 
+def look_for_work(tx: Transaction, workflow_ids: Collection[str]) -> None:
+    """Find out at once which of these locked runs, which are about to close, have no open activity to sweep up."""
+    runs = [run for run in map(tx.runs.get, workflow_ids) if run is not None and run.activity_seq]
+    if len(runs) < 2:
+        return
+    marks = ", ".join("?" * len(runs))
+    found = tx.db.tuples(
+        f"SELECT DISTINCT workflow_id FROM workflow_activities WHERE workflow_id IN ({marks}) AND status IN (?, ?)",
+        (*(run.id for run in runs), PENDING, RUNNING),
+    )
+    tx.without_work = {run.id for run in runs}.difference(workflow_id for (workflow_id,) in found)
+
+
 def sweep(tx: Transaction, run: Run, statuses: tuple[str, ...]) -> None:
     """Cancel the run's activities in these statuses and its pending timers; their tokens become void."""
-    if run.activity_seq:
+    if run.activity_seq and run.id not in tx.without_work:
         tx.flush_attempts()
         marks = ", ".join("?" for _ in statuses)
         cancelled = tx.db.tuples(

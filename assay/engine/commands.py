@@ -17,6 +17,7 @@ from assay.engine.core import Transaction
 from assay.engine.run import Run
 from assay.engine.values import encode, raw
 from assay.errors import ValidationFailed
+from assay.store.models import PENDING
 
 Command = dict[str, Any]
 
@@ -27,12 +28,6 @@ DEFERRABLE = frozenset({"CompleteWorkflow", "ContinueAsNew"})
 WAITING = frozenset({"ScheduleActivity", "ScheduleTimer", "WaitForSignal", "StartChildWorkflow"})
 #: commands whose outcome the handler may need at once
 RECORDING = frozenset({"RecordSideEffect", "UpsertSearchAttributes"})
-
-INSERT_ACTIVITY = (
-    "INSERT INTO workflow_activities (workflow_id, namespace, activity_seq, name, task_queue, input, status, attempt, "
-    "max_attempts, initial_interval_secs, backoff_coefficient, max_interval_secs, start_to_close_secs, "
-    "heartbeat_timeout_secs, scheduled_at) VALUES (?, ?, ?, ?, ?, ?, 'PENDING', 1, ?, ?, ?, ?, ?, ?, ?) RETURNING id"
-)
 
 
 def check_batch(commands: Sequence[Command]) -> None:
@@ -80,6 +75,7 @@ def _mismatch(at: str, number: str, have: object, want: object) -> ValidationFai
 def _schedule_activity(tx: Transaction, run: Run, command: Command, at: str) -> None:
     seq = command["seq"]
     if seq <= run.activity_seq:
+        tx.flush_attempts()
         name = tx.db.value(
             "SELECT name FROM workflow_activities WHERE workflow_id = ? AND activity_seq = ?", (run.id, seq)
         )
@@ -89,15 +85,25 @@ def _schedule_activity(tx: Transaction, run: Run, command: Command, at: str) -> 
             return
     queue = command["task_queue"] or run.task_queue
     text = _encode(tx, "input", command["input"])
-    activity_id = tx.db.insert(
-        INSERT_ACTIVITY,
+    # The id is known when the activity is written, together with others.
+    payload = {
+        "activity_id": None,
+        "activity_seq": seq,
+        "name": command["name"],
+        "task_queue": queue,
+        "input": raw(text),
+    }
+    history.append(tx, run, "ActivityScheduled", None, f"activity:{seq}")
+    tx.add_activity(
         (
             run.id,
-            run.namespace,
             seq,
+            run.namespace,
             command["name"],
             queue,
             text,
+            PENDING,
+            1,
             command["max_attempts"],
             command["initial_interval_secs"],
             command["backoff_coefficient"],
@@ -106,15 +112,8 @@ def _schedule_activity(tx: Transaction, run: Run, command: Command, at: str) -> 
             command["heartbeat_timeout_secs"],
             tx.now,
         ),
+        payload,
     )
-    payload = {
-        "activity_id": activity_id,
-        "activity_seq": seq,
-        "name": command["name"],
-        "task_queue": queue,
-        "input": raw(text),
-    }
-    history.append(tx, run, "ActivityScheduled", payload, f"activity:{seq}")
     run.set(activity_seq=max(seq, run.activity_seq))
     tx.notify("activity_scheduled", run, name=command["name"])
     tx.wake(run.namespace, queue, "a:" + command["name"])

@@ -52,6 +52,12 @@ INSERT_EVENT = (
     "INSERT INTO workflow_events (workflow_id, seq, event_type, payload, timestamp, dedup_key) "
     "VALUES (?, ?, ?, ?, ?, ?)"
 )
+#: what a new activity is told; the other columns begin with their defaults
+NEW_ACTIVITY = (
+    "workflow_id", "activity_seq", "namespace", "name", "task_queue", "input", "status", "attempt", "max_attempts",
+    "initial_interval_secs", "backoff_coefficient", "max_interval_secs", "start_to_close_secs",
+    "heartbeat_timeout_secs", "scheduled_at",
+)  # fmt: skip
 INSERT_OUTBOX = "INSERT INTO outbox (changes, created_at) VALUES (?, ?)"
 
 
@@ -67,6 +73,11 @@ class Transaction:
         self.attempts: dict[int, Row] = {}
         #: what becomes of activities: rows of values and id, by the columns that they set
         self.outcomes: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+        #: new activities: their rows, and by (run, number) the place and the payload of the event that tells the id
+        self.activities: list[tuple[Any, ...]] = []
+        self.announcing: dict[tuple[str, int], tuple[int, dict[str, Any]]] = {}
+        #: runs that were seen, under their lock, to have no open activities
+        self.without_work: set[str] = set()
         self.events: list[tuple[Any, ...]] = []
         self.changes: list[dict[str, Any]] = []
         self.wakes: set[tuple[str, str, str]] = set()
@@ -107,6 +118,12 @@ class Transaction:
         """Change an activity; written by the next flush. It is changed in this way once in a transaction."""
         self.outcomes.setdefault(tuple(changes), []).append((*changes.values(), activity_id))
 
+    def add_activity(self, row: tuple[Any, ...], payload: dict[str, Any]) -> None:
+        """A new activity, as ``NEW_ACTIVITY``; the last event is about it and gets ``payload`` and the id in it."""
+        self.activities.append(row)
+        self.without_work.discard(row[0])
+        self.announcing[row[0], row[1]] = len(self.events) - 1, payload
+
     def flush(self) -> None:
         """Write the collected changes of runs and activities, and the new events; one statement for what is alike."""
         groups: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
@@ -124,7 +141,17 @@ class Transaction:
             self.events = []
 
     def flush_attempts(self) -> None:
-        """Write the collected changes of activities; needed before anything reads or changes them otherwise."""
+        """Write new activities and changes of others; needed before anything reads or changes them otherwise."""
+        if self.activities:
+            new = self.db.insert_many(
+                "workflow_activities", NEW_ACTIVITY, self.activities, "workflow_id, activity_seq, id"
+            )
+            for workflow_id, seq, activity_id in new:
+                place, payload = self.announcing[workflow_id, seq]
+                payload["activity_id"] = activity_id
+                run_id, event_seq, event_type, _, *rest = self.events[place]
+                self.events[place] = (run_id, event_seq, event_type, dump(payload), *rest)
+            self.activities, self.announcing = [], {}
         if self.outcomes:
             for columns, rows in self.outcomes.items():
                 self.db.update_many("workflow_activities", columns, rows)
@@ -156,6 +183,9 @@ class Transaction:
         except AssayError:
             self.runs.clear()
             self.outcomes.clear()
+            self.activities.clear()
+            self.announcing.clear()
+            self.without_work.clear()
             self.events.clear()
             del self.changes[marks[0] :]
             self.wakes, self.due = marks[1], marks[2]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from assay import clock, logs
-from assay.engine import activities, attempts, commands, history, workers
+from assay.engine import activities, attempts, closing, commands, history, workers
 from assay.engine.attempts import Claimer
 from assay.engine.core import Engine, Transaction, verb
 from assay.engine.run import Run
@@ -37,8 +37,10 @@ CANDIDATES = (
     "AND dispatchable_at <= ? AND workflow_type IN ({types}) "
     "AND (sticky_worker_id IS NULL OR sticky_worker_id = ? OR dispatchable_at <= ? OR NOT EXISTS "
     "(SELECT 1 FROM workflow_workers w WHERE w.id = sticky_worker_id AND w.status = 'active')) "
-    "ORDER BY dispatchable_at, id LIMIT ? "
+    "ORDER BY dispatchable_at, id LIMIT {free} "
 )
+#: how many workflow tasks a worker holds
+LEASED = "SELECT count(*) FROM workflows WHERE dispatch_claimed_by = ? AND task_token IS NOT NULL"
 NEXT_WORKFLOW = (
     "SELECT dispatchable_at FROM workflows WHERE needs_dispatch AND task_token IS NULL AND namespace = ? "
     "AND task_queue = ? AND workflow_type IN ({types}) ORDER BY dispatchable_at LIMIT 1"
@@ -54,12 +56,11 @@ def claim_workflow_tasks(tx: Transaction, worker: WorkerRow, limit: int) -> list
     if not worker.workflows or limit <= 0:
         return []
     tx.flush()
-    limit = min(limit, worker.max_concurrent_workflows - leased_count(tx, worker.id))
-    if limit <= 0:
-        return []
-    sql = CANDIDATES.format(types=", ".join("?" * len(worker.workflows))) + tx.engine.db.dialect.skip_locked
+    dialect = tx.engine.db.dialect
+    sql = CANDIDATES.format(types=", ".join("?" * len(worker.workflows)), free=attempts.free(dialect, LEASED))
     own = (worker.namespace, worker.task_queue, tx.now)
-    rows = tx.db.all(sql, (*own, *worker.workflows, worker.id, tx.now - STICKY_SECS, limit))
+    limits = (limit, worker.max_concurrent_workflows, worker.id)
+    rows = tx.db.all(sql + dialect.skip_locked, (*own, *worker.workflows, worker.id, tx.now - STICKY_SECS, *limits))
     runs = [tx.runs.setdefault(row["id"], Run(row)) for row in rows]
     known = {run.id: _known_to(worker, run) for run in runs}
     events = history.events_of_tasks(tx.db, known)
@@ -70,14 +71,6 @@ def _known_to(worker: WorkerRow, run: Run) -> int:
     """The last event that the worker still has in memory, 0 when it needs all of them."""
     cached = worker.sticky and run.sticky_worker_id == worker.id
     return run.sticky_event_seq or 0 if cached else 0
-
-
-def leased_count(tx: Transaction, worker_id: str) -> int:
-    """How many workflow tasks this worker holds."""
-    return tx.db.value(
-        "SELECT count(*) FROM workflows WHERE dispatch_claimed_by = ? AND task_token IS NOT NULL",
-        (worker_id,),
-    )
 
 
 def _lease(tx: Transaction, worker: WorkerRow, run: Run, after: int, events: list[dict[str, Any]]) -> Task:
@@ -114,8 +107,8 @@ def claim_activities(tx: Transaction, worker: WorkerRow, limit: int) -> list[Tas
     """Claim up to ``limit`` due activities for the worker."""
     if not worker.activities or limit <= 0:
         return []
-    free = worker.max_concurrent_activities - attempts.running_count(tx, worker.id)
-    claimer = Claimer(worker.id, worker.namespace, worker.task_queue, worker.activities, min(limit, free))
+    most = worker.max_concurrent_activities
+    claimer = Claimer(worker.id, worker.namespace, worker.task_queue, worker.activities, limit, most)
     return attempts.claim(tx, claimer)
 
 
@@ -490,9 +483,11 @@ def _deliver_and_take(
     runs = _runs_of(tx, results.activities)
     answered = [item for item in results.workflows if not isinstance(item, AssayError)]
     locked = {item["workflow_id"] for item in answered}
-    history.lock_parents(tx, {item["workflow_id"] for item in answered if _closes(item.get("commands") or ())})
+    closed = {item["workflow_id"] for item in answered if _closes(item.get("commands") or ())}
+    history.lock_parents(tx, closed)
     workers.touch(tx, worker, wanted.task_tokens)
     history.lock_all(tx, locked.union(runs.values()))
+    closing.look_for_work(tx, closed)
     workflow_answers = _each(
         results.workflows,
         lambda item: item["workflow_id"],

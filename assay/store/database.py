@@ -48,9 +48,12 @@ class Dialect:
     skip_locked: str
     #: whether several engines may work on one database
     several_instances: bool
+    #: the functions for the least and the greatest of several values
+    least: str
+    greatest: str
 
 
-SQLITE = Dialect(name="sqlite", for_update="", skip_locked="", several_instances=False)
+SQLITE = Dialect(name="sqlite", for_update="", skip_locked="", several_instances=False, least="min", greatest="max")
 
 JSON_FIELD_TYPES = {"JSON_TEXT": "TEXT", "JSON_BINARY": "TEXT"}
 
@@ -59,6 +62,13 @@ JSON_FIELD_TYPES = {"JSON_TEXT": "TEXT", "JSON_BINARY": "TEXT"}
 def update_statement(table: str, columns: tuple[str, ...]) -> str:
     """An UPDATE of one row by its id."""
     return f"UPDATE {table} SET {', '.join(f'{column} = ?' for column in columns)} WHERE id = ?"
+
+
+@lru_cache(maxsize=64)
+def insert_statement(table: str, columns: tuple[str, ...], returning: str) -> str:
+    """An INSERT of one row."""
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) RETURNING {returning}"
 
 
 class Connection:
@@ -87,6 +97,13 @@ class Connection:
     def insert(self, sql: str, params: Sequence[Any]) -> int:
         """Run an INSERT that ends in ``RETURNING id`` and return that id."""
         return self.raw.execute(sql, params).fetchone()[0]
+
+    def insert_many(
+        self, table: str, columns: tuple[str, ...], rows: Iterable[Sequence[Any]], returning: str
+    ) -> list[tuple[Any, ...]]:
+        """Insert rows; ``returning`` names what is wanted back of each, in no particular order."""
+        sql = insert_statement(table, columns, returning)
+        return [self.raw.execute(sql, row).fetchone() for row in rows]
 
     def value(self, sql: str, params: Sequence[Any] = ()) -> Any:
         """The first column of the first row, or None."""

@@ -42,6 +42,8 @@ POSTGRES = Dialect(
     for_update="FOR UPDATE",
     skip_locked="FOR UPDATE SKIP LOCKED",
     several_instances=True,
+    least="LEAST",
+    greatest="GREATEST",
 )
 
 #: key of an advisory lock, see ``pgsessions``
@@ -149,6 +151,16 @@ class PostgresConnection(Connection):
         """The rows of a VALUES list, each in this form."""
         mogrify = self.raw.cursor().mogrify
         return b",".join(mogrify(form, row) for row in rows)
+
+    def insert_many(
+        self, table: str, columns: tuple[str, ...], rows: Iterable[Sequence[Any]], returning: str
+    ) -> list[tuple[Any, ...]]:
+        form = f"({', '.join(['%s'] * len(columns))})"
+        head = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ".encode()
+        cursor = self.raw.cursor()
+        cursor.execute(self._with_waiting(b"%s%s RETURNING %s" % (head, self._rows(form, rows), returning.encode())))
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        return found
 
     def insert(self, sql: str, params: Sequence[Any]) -> int:
         return self._run(sql, params).fetchone()[0]

@@ -364,3 +364,50 @@ def test_an_activity_of_a_run_that_the_same_turn_closes_is_not_completed(engine:
     }
     assert outcomes == {"a": 409, "b": 200}
     assert types(engine, "a")[-1] == "WorkflowCompleted"
+
+
+def test_runs_that_close_with_one_turn_leave_no_open_activity(engine: Engine) -> None:
+    worker = Worker(engine, "flow", activities=["act"])
+    for name in ("a", "b", "c"):
+        start(engine, name)
+    tasks = worker.turn(max_workflow_tasks=3)["workflow_tasks"]
+    answer = worker.turn(
+        # Numbers may be left out, and used later.
+        workflow_results=[result_of(task, activity(2)) for task in tasks],
+        max_workflow_tasks=0,
+        max_activity_tasks=2,
+    )
+    done = [lease(attempt) for attempt in answer["activity_tasks"]]
+    for name in ("a", "b", "c"):
+        workflows.signal(engine, workflow_id=name, name="go")
+    tasks = worker.turn(activity_results=done, max_workflow_tasks=3, max_activity_tasks=0)["workflow_tasks"]
+    last = {"a": [activity(1), complete()], "b": [complete()], "c": [complete()]}
+    worker.turn(
+        workflow_results=[result_of(task, *last[task["workflow_id"]]) for task in tasks],
+        max_workflow_tasks=0,
+        max_activity_tasks=0,
+    )
+    with engine.reading() as db:
+        rows = db.tuples("SELECT workflow_id, activity_seq, status FROM workflow_activities")
+    ended = {attempt["workflow_id"] for attempt in answer["activity_tasks"]}
+    expected = {(name, 2, "COMPLETED" if name in ended else "CANCELLED") for name in ("a", "b", "c")}
+    assert {status(engine, name) for name in ("a", "b", "c")} == {"COMPLETED"}
+    assert set(rows) == expected | {("a", 1, "CANCELLED")}
+
+
+def test_ids_in_the_history_are_those_of_the_activities(engine: Engine) -> None:
+    worker = Worker(engine, "flow", activities=["act"])
+    for name in ("b", "a"):
+        start(engine, name)
+    tasks = worker.turn(max_workflow_tasks=2)["workflow_tasks"]
+    batch = [activity(3), timer(1, 5), activity(1), activity(3), activity(2)]
+    worker.turn(workflow_results=[result_of(task, *batch) for task in tasks], max_activity_tasks=0)
+    with engine.reading() as db:
+        rows = db.tuples("SELECT workflow_id, activity_seq, id FROM workflow_activities")
+    told = [
+        (name, payload["activity_seq"], payload["activity_id"])
+        for name in ("a", "b")
+        for payload in payloads(engine, "ActivityScheduled", name)
+    ]
+    assert sorted(told) == sorted(rows)
+    assert [seq for name, seq, _ in told if name == "a"] == [3, 1, 2]
