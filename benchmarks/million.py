@@ -84,6 +84,7 @@ QUERIES: dict[str, Query] = {
     "tenant region": {"search_attrs": '{"tenant":"t77","region":"eu"}'},
     "region campaign": {"search_attrs": '{"region":"us","campaign":"spring"}'},
     "region status=FAILED": {"search_attrs": '{"region":"us"}', "status": "FAILED"},
+    "region=eu status=FAILED (none)": {"search_attrs": '{"region":"eu"}', "status": "FAILED"},
     "campaign status=COMPLETED type=Legacy": {
         "search_attrs": '{"campaign":"spring"}',
         "status": "COMPLETED",

@@ -112,6 +112,7 @@ class Condition:
 
     sql: str
     params: tuple[Any, ...]
+    is_time: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,21 @@ class Source:
     same: Condition
     index: str | None = None
     ordered: bool = True
+
+    @property
+    def is_attribute(self) -> bool:
+        """Whether the rows are search attributes."""
+        return self.table.startswith("workflow_attributes")
+
+    def has(self, created_at: str, workflow_id: str, hint: str) -> Condition:
+        """A condition: the run with this place is among the rows; Postgres makes a merge of two indexes of it."""
+        if self.is_attribute:
+            table, sql, params, alias = "workflow_attributes x", "x.namespace = ? AND x.term = ?", self.params[:2], "x"
+        else:
+            table, sql, params, alias = f"{self.table} {hint}", self.sql, self.params, "w"
+        key = "w.id" if alias == "w" else "x.workflow_id"
+        found = f"SELECT 1 FROM {table} WHERE {sql} AND {alias}.created_at = {created_at} AND {key} = {workflow_id}"
+        return Condition(f"EXISTS ({found})", params)
 
 
 @dataclass(frozen=True)
@@ -222,13 +238,22 @@ class Search:
             return None
         driver = ordered[0] if len(ordered) == 1 else None
         if ordered and (len(ordered) > 1 or text or len(self._sources) > 1):
-            sizes = {source: self._size(source, COMPARED) for source in ordered}
-            driver = min(sizes, key=sizes.__getitem__)
+            driver, sizes = self._smallest(ordered)
         if text or len(ordered) < len(self._sources):
             candidates = self._wanted()
             if driver is None or (sizes[driver] >= COMPARED or sizes[driver] > WALKED * candidates.size(COMPARED)):
                 self._candidates = candidates
         return driver
+
+    def _smallest(self, ordered: list[Source]) -> tuple[Source, dict[Source, int]]:
+        """The source with the fewest rows, and how many those are; each is counted up to what is best so far."""
+        best, least = ordered[-1], COMPARED
+        # Attributes come last and are the most likely to be rare.
+        for source in reversed(ordered):
+            size = self._size(source, least)
+            if size < least:
+                best, least = source, size
+        return best, {best: least}
 
     def _wanted(self) -> texts.Candidates:
         filters = self._filters
@@ -348,18 +373,34 @@ class Search:
     def _walk(self) -> tuple[str, str, list[Any]]:
         """The alias whose order is walked along, FROM and WHERE, and the parameters."""
         driver = self._driver
-        rest = [*(source.same for source in self._sources if source is not driver), *self._others]
+        sources = [source for source in self._sources if source is not driver]
         if driver is None:
+            rest = [*(source.same for source in sources), *self._others]
             start = f"FROM workflows w {self._hint('workflows_newest')}WHERE w.namespace = ?{_and(rest)}"
             return "w", start, [self._filters.namespace, *_params(rest)]
         alias = driver.table.rpartition(" ")[2]
+        others = self._others_of(alias)
+        # As far as it goes, other sources are looked up in their indexes, and the rows of runs are not read.
+        looked_up = [
+            source
+            for source in sources
+            if source.ordered and (source.is_attribute or (alias == "a" and not others and self._all_ordered))
+        ]
+        rest = [*(source.same for source in sources if source not in looked_up), *others]
         if alias == "a" and rest:
-            start = (
-                f"FROM {driver.table} CROSS JOIN workflows w WHERE w.id = a.workflow_id AND {driver.sql}{_and(rest)}"
-            )
+            tables = f"{driver.table} CROSS JOIN workflows w WHERE w.id = a.workflow_id AND "
         else:
-            start = f"FROM {driver.table} {self._hint(driver.index)}WHERE {driver.sql}{_and(rest)}"
-        return alias, start, [*driver.params, *_params(rest)]
+            tables = f"{driver.table} {self._hint(driver.index)}WHERE "
+        rest += [source.has(f"{alias}.created_at", driver.key, self._hint(source.index)) for source in looked_up]
+        return alias, f"FROM {tables}{driver.sql}{_and(rest)}", [*driver.params, *_params(rest)]
+
+    @property
+    def _all_ordered(self) -> bool:
+        return all(source.ordered for source in self._sources)
+
+    def _others_of(self, alias: str) -> list[Condition]:
+        """The conditions that no source serves; times are part of every ordered source."""
+        return [condition for condition in self._others if alias == "w" or not condition.is_time]
 
     def _key(self) -> str:
         return "w.id" if self._driver is None else self._driver.key
@@ -413,7 +454,7 @@ def _others(database: Database, filters: Filters) -> Iterable[Condition]:
         yield Condition(*database.matches("w.search_attributes", rest, narrow=True))
     times, bounds = _times(filters, "w")
     if times:
-        yield Condition(times.removeprefix(" AND "), tuple(bounds))
+        yield Condition(times.removeprefix(" AND "), tuple(bounds), is_time=True)
 
 
 def _times(filters: Filters, alias: str) -> tuple[str, list[float]]:
