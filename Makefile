@@ -38,7 +38,7 @@ demo: $(STAMP)
 # more (the summary counts it).
 JOBS ?= 6
 test: lint shells browser
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --reruns 1
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --reruns 1 -r R
 
 # How quick it is, with the strict limits of time: for a machine that does nothing else.
 timing: $(STAMP)
