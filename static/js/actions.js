@@ -28,7 +28,7 @@ function CancelDialog({ run, close }) {
     toast("Cancel requested");
     close(run.id);
   };
-  return html`<${FormDialog} title="Cancel" subject=${run.id} text="The run gets a chance to clean up before it ends." close=${close} submit="Request cancel" send=${send}>
+  return html`<${FormDialog} title="Cancel" subject=${run.id} text="The run gets a chance to clean up before it ends." close=${close} submit="Request cancel" leave="Keep running" send=${send}>
     <${TextField} name="reason" label="Reason" />
   <//>`;
 }
@@ -39,7 +39,7 @@ function TerminateDialog({ run, close }) {
     toast("Terminated");
     close(run.id);
   };
-  return html`<${FormDialog} title="Terminate" subject=${run.id} text="The run ends at once, without any clean-up." close=${close} submit="Terminate" danger send=${send}>
+  return html`<${FormDialog} title="Terminate" subject=${run.id} text="The run ends at once, without any clean-up." close=${close} submit="Terminate" leave="Keep running" danger send=${send}>
     <${TextField} name="reason" label="Reason" />
   <//>`;
 }

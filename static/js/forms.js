@@ -6,7 +6,8 @@
 //   <//>
 //
 // A field finds its value and its errors in the form around it. `send(values)` may throw an ApiError: its `fields`
-// appear at the fields, its sentence above the buttons. The values stay until the dialog is closed.
+// appear at the fields, its sentence above the buttons when it is about anything else. The values stay until the dialog is
+// closed.
 
 import { createContext, html, useContext, useEffect, useLayoutEffect, useRef, useState } from "../vendor/htm/preact-standalone.js";
 import { RawJson } from "./data.js";
@@ -46,9 +47,10 @@ export const jsonValue = (text) => (text.trim() ? new RawJson(text.trim()) : und
 
 /**
  * A form; `children` are fields, `actions` what stands before the buttons. `initial` holds the first values by name.
- * `send(values)` is called once at a time, and never while a field says that its text is wrong.
+ * `send(values)` is called once at a time, and never while a field says that its text is wrong. `leave` is the label of
+ * the button that changes nothing.
  */
-export function Form({ initial = {}, send, submit = "Save", danger = false, dismiss, notice, children, ...rest }) {
+export function Form({ initial = {}, send, submit = "Save", danger = false, dismiss, leave = "Cancel", notice, children, ...rest }) {
   const [values, setValues] = useState(initial);
   const latest = useRef(initial); // a key and Enter may come faster than the next rendering
   const [sending, setSending] = useState(false);
@@ -85,13 +87,15 @@ export function Form({ initial = {}, send, submit = "Save", danger = false, dism
     if (alive.current) setSending(false);
   };
   const context = { values, set, tried, errors: failure?.fields || {}, checks: checks.current };
+  const blamed = Object.keys(failure?.fields || {});
+  const elsewhere = failure && !(blamed.length && blamed.every((name) => checks.current.has(name)));
   return html`<${FormContext.Provider} value=${context}>
     <form ref=${form} class="form" novalidate onSubmit=${submitted} ...${rest}>
       <div class="fields">${children}</div>
-      ${failure && html`<div class="message failure" role="alert"><${Icon} name="warning" /><span>${failure.message}</span></div>`}
+      ${elsewhere && html`<div class="message failure" role="alert"><${Icon} name="warning" /><span>${failure.message}</span></div>`}
       <footer class="form-buttons">
         ${notice}<span class="spring"></span>
-        ${dismiss && html`<button type="button" class="button" data-testid="dismiss" onClick=${() => dismiss()}>Cancel</button>`}
+        ${dismiss && html`<button type="button" class="button" data-testid="dismiss" onClick=${() => dismiss()}>${leave}</button>`}
         <button type="submit" class="button ${danger ? "danger" : "primary"}" data-testid="submit" disabled=${sending}>${sending ? "Sending…" : submit}</button>
       </footer>
     </form>

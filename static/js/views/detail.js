@@ -1,6 +1,6 @@
 // The detail of one run, beside the list: what it is, what it waits for, what can be done, and its tabs.
 
-import { html, useEffect, useRef, useState } from "../../vendor/htm/preact-standalone.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../../vendor/htm/preact-standalone.js";
 import { runAction } from "../actions.js";
 import { path, useQuery } from "../data.js";
 import { go, goWith, runHref } from "../route.js";
@@ -11,6 +11,7 @@ import { isPipeline, stepsOf } from "./detail/pipeline.js";
 const STEPS_POLL_MS = 1000;
 const RUN_POLL_MS = 2000; // waits, timers and side effects send no live event
 const VERDICT_POLL_MS = 5000; // it says for how long
+const PEEK_PX = 24; // of the tabs beside the chosen one
 
 /** tab -> its name and the module that draws it. */
 const TABS = {
@@ -49,6 +50,13 @@ function useTab(named, hasSteps, settled) {
 
 function TabList({ tabs, selected, counts }) {
   const list = useRef(null);
+  useLayoutEffect(() => {
+    const { current: box } = list;
+    const tab = box.querySelector('[aria-selected="true"]');
+    if (!tab) return;
+    const at = tab.offsetLeft - box.offsetLeft;
+    box.scrollLeft = Math.min(at - PEEK_PX, Math.max(box.scrollLeft, at + tab.offsetWidth + PEEK_PX - box.clientWidth));
+  }, [selected, tabs.length, ...Object.values(counts)]);
   const keys = (event) => {
     const at = tabs.indexOf(selected);
     const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: tabs.length - 1 }[event.key];

@@ -6,7 +6,7 @@ import { JsonBox } from "../../json.js";
 import { href } from "../../route.js";
 import { Duration, duration, Time } from "../../ui.js";
 
-const Fact = ({ name, children }) => html`<div class="fact"><dt>${name}</dt><dd>${children}</dd></div>`;
+const Fact = ({ name, wide, children }) => html`<div class="fact ${wide ? "is-wide" : ""}"><dt>${name}</dt><dd>${children}</dd></div>`;
 
 const Value = ({ name, value }) => value !== null && html`<section><h3>${name}</h3><${JsonBox} value=${value} label=${name} name="${name.toLowerCase()}.json" /></section>`;
 
@@ -27,7 +27,7 @@ export default function Overview({ ns, run }) {
     ${run.task_error !== null && html`<${TaskError} run=${run} />`}
     ${run.error !== null && html`<section><h3>Error</h3><pre class="error-text" tabindex="0" role="region" aria-label="Error">${run.error}</pre></section>`}
     <dl class="facts">
-      <${Fact} name="Run id"><span class="mono">${run.run_id}</span><//>
+      <${Fact} name="Run id" wide><span class="mono">${run.run_id}</span><//>
       <${Fact} name="Queue"><a href=${href("workflows", { ns, task_queue: run.task_queue })}>${run.task_queue}</a><//>
       <${Fact} name="Created"><${Time} at=${run.created_at} full /><//>
       <${Fact} name="Completed"><${Time} at=${run.completed_at} full /><//>

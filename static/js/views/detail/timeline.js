@@ -81,7 +81,7 @@ export default function Timeline({ ns, run, activities }) {
   return html`<${Failure} error=${error} retry=${retry} />
     <div class="event-tools"><span class="muted">${exact(moments[0])} · ${duration(end - moments[0])}</span><span class="spring"></span>
       <button type="button" class="button small" data-testid="timeline-failed" aria-pressed=${failedOnly ? "true" : "false"} onClick=${() => setFailedOnly(!failedOnly)}>Only failed (${failed.length})</button></div>
-    <div class="timeline"><${Folds} gaps=${gaps} open=${unfolded} scale=${scale} toggle=${toggle} />
+    <div class="timeline">${(running || gaps.length > 0) && html`<${Folds} gaps=${gaps} open=${unfolded} scale=${scale} toggle=${toggle} />`}
       <${Rows} things=${failedOnly ? failed : things} scale=${scale} now=${now} running=${running} tell=${tell} /></div>
     <p class="timeline-told muted" role="status">${told || "Point at a bar, or walk through the bars with Tab, to read its times."}</p>`;
 }
