@@ -215,6 +215,10 @@ class Client:
         self._pid = os.getpid()
         self._lock = threading.Lock()
 
+    def url(self, *segments: str, query: Mapping[str, Any] | None = None) -> str:
+        """The address that ``request`` asks, for people."""
+        return f"{self.base}/{'/'.join(map(_segment, segments))}{_query(query)}"
+
     def request(
         self,
         method: str,
@@ -479,9 +483,12 @@ def _fixed_headers(host: str, token: str | None, user_agent: str) -> bytes:
 
 def _ascii_host(host: str, engine_url: str) -> str:
     try:
-        return host if host.isascii() else host.encode("idna").decode("ascii")
+        name = host if host.isascii() else host.encode("idna").decode("ascii")
     except UnicodeError as error:
         raise ValueError(f"bad engine URL {engine_url!r}: {error}") from error
+    if not all("!" <= char <= "~" for char in name):
+        raise ValueError(f"bad engine URL {engine_url!r}: a host name has no spaces or control characters")
+    return name
 
 
 def _segment(text: str) -> str:

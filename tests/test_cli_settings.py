@@ -191,6 +191,16 @@ def test_a_bad_config_file_is_named_with_its_key(content: str, text: str, source
     assert result.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "content", ['api_key: "secret\n', "api_key: secret: x\n", "api_key: *secret\n", "api_key: !secret\n"]
+)
+def test_the_error_of_a_config_file_never_shows_its_text(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    result = cli("queue", "stats", "--config", str(path))
+    assert result.code == 64 and "line " in result.err and "secret" not in result.err
+
+
 def test_an_empty_config_file_sets_nothing(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("# nothing yet\n")
@@ -254,7 +264,8 @@ def test_the_rightmost_wins(args: list[str], wins: str) -> None:
 def test_diagnostics_with_the_flag_or_the_variable_only() -> None:
     with FakeEngine([]) as engine:
         assert cli("queue", "stats", url=engine.url, env={"ASSAY_LOG": "info"}).err == ""
-        assert "GET" in cli("queue", "stats", url=engine.url, env={"ASSAY_LOG": "debug"}).err
+        told = cli("queue", "stats", url=engine.url, env={"ASSAY_LOG": "debug"}).err
+        assert f"GET {engine.url}/api/v1/engine/workflow/queues?namespace=main: " in told
 
 
 @pytest.mark.parametrize("key", ["two\nlines", "schlüssel"])
@@ -263,10 +274,11 @@ def test_a_key_that_cannot_be_sent_is_never_shown(key: str, tmp_path: Path) -> N
         cli("queue", "stats", "--api-key", key, "-v"),
         cli("queue", "stats", env={"ASSAY_API_KEY_FILE": key_file(tmp_path, "key", key)}),
     ):
+        assert "(it is from " in result.err
         assert result.code == 64 and result.err.startswith("error: bad API key") and key not in result.err
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://x", "http://", "http://u:secret@h", ""])
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://x", "http://", "http://u:secret@h", "http://x y", ""])
 def test_a_bad_engine_url_is_a_usage_error(url: str) -> None:
     result = cli("queue", "stats", "--engine-url", url)
     assert result.code == 64 and result.err.startswith("error: bad engine URL") and "secret" not in result.err

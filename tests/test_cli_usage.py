@@ -23,6 +23,9 @@ BAD = [
     ["workflow", "start", "--type"],
     ["workflow", "list", "--limit", "many"],
     ["workflow", "list", "--offset", "1.5"],
+    ["workflow", "list", "--limit", "0"],
+    ["workflow", "list", "--limit", "1001"],
+    ["workflow", "list", "--offset", "-1"],
     ["workflow", "list", "--status", "BROKEN"],
     ["workflow", "describe"],
     ["workflow", "describe", "a", "b"],
@@ -40,6 +43,7 @@ BAD = [
     ["schedule", "patch", "s", "--overlap", "Skip!"],
     ["schedule", "preview"],
     ["schedule", "preview", "* * * * * *", "--count", "x"],
+    ["schedule", "preview", "* * * * * *", "--count", "51"],
     ["namespace", "create"],
     ["worker", "list", "x"],
     ["completion"],
@@ -228,4 +232,32 @@ def test_json_that_the_shell_has_eaten_gets_a_hint(text: str, hint: str) -> None
 
 
 def test_a_status_is_shown_as_the_engine_writes_it() -> None:
-    assert "'PENDING', 'RUNNING'" in cli("workflow", "list", "--status", "foo").err
+    told = cli("workflow", "list", "--status", "foo").err
+    assert "'foo' is not one of 'PENDING', 'RUNNING'" in told
+
+
+NAMELESS = [
+    ["workflow", "describe", ""],
+    ["workflow", "state", "w", ""],
+    ["workflow", "signal", "w", ""],
+    ["workflow", "wait", ""],
+    ["schedule", "pause", ""],
+    ["namespace", "delete", ""],
+]
+
+
+@pytest.mark.parametrize("args", NAMELESS, ids=" ".join)
+def test_an_empty_name_is_a_usage_error_and_asks_nothing_of_the_engine(args: list[str]) -> None:
+    with FakeEngine({}) as engine:
+        result = cli(*args, url=engine.url)
+        assert result.code == 64 and "it is empty" in result.err and not engine.requests
+
+
+def test_the_choices_of_a_missing_argument_stand_on_its_line() -> None:
+    line = cli("completion").err.splitlines()[0]
+    assert line.endswith("Choose from: bash, zsh, fish, powershell, elvish")
+
+
+def test_a_path_that_is_missing_behind_the_at_sign() -> None:
+    result = cli(*START, "--input", "@")
+    assert (result.code, result.err) == (64, "error: --input: reading a file: its path is missing behind the @\n")

@@ -13,6 +13,8 @@ from assay.cli import USAGE
 from assay.cli.session import Session
 from assay.cli.settings import FORMATS
 
+#: how click sets the choices of a missing argument below each other
+_LISTED = "\n\t"
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -21,6 +23,18 @@ class OutputFormat(click.ParamType):
 
     name = "format"
     choices = FORMATS
+
+
+class Name(click.ParamType[str]):
+    """An id or a name in the path of a request. An empty one comes of an unset shell variable, and names nothing."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return value or self.fail("it is empty", param, ctx)
+
+
+NAME = Name()
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
@@ -216,4 +230,4 @@ def print_error(text: str) -> None:
     """One line on stderr; control characters and line ends of foreign text do not break it."""
     from assay.cli.output import clean
 
-    print(f"error: {clean(' '.join(text.splitlines()))}", file=sys.stderr, flush=True)
+    print(f"error: {clean(' '.join(text.replace(_LISTED, ' ').splitlines()))}", file=sys.stderr, flush=True)

@@ -61,6 +61,8 @@ class JsonArguments:
 
 
 def _read_file(what: str, path: str) -> bytes:
+    if not path:
+        raise BadUsage(f"{what}: reading a file: its path is missing behind the @")
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:

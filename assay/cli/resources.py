@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from assay.cli.command import EngineGroup
+from assay.cli.command import NAME, EngineGroup
 from assay.cli.output import Column, at
 from assay.cli.session import Session
 
-name_ = click.argument("name", metavar="NAME")
+name_ = click.argument("name", metavar="NAME", type=NAME)
 
 
 @click.group(cls=EngineGroup)

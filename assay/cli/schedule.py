@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from assay.cli.command import EngineGroup
+from assay.cli.command import NAME, EngineGroup
 from assay.cli.errors import BadUsage
 from assay.cli.output import Column, at, clean, moment, write
 from assay.cli.session import Session
@@ -14,7 +14,7 @@ from assay.cli.session import Session
 POLICIES = ("skip", "queue", "cancel_old", "allow_all")
 Policy = click.Choice(POLICIES)
 
-name_ = click.argument("name", metavar="NAME")
+name_ = click.argument("name", metavar="NAME", type=NAME)
 _CRON = "Cron expression that starts with seconds, like '0 0 2 * * *'."
 _OVERLAP = f"When the previous run is still open: {', '.join(POLICIES)}."
 
@@ -154,7 +154,9 @@ def trigger(session: Session, name: str) -> None:
 @schedule.command()
 @click.argument("expression", metavar="EXPR")
 @click.option("--timezone", metavar="TZ", default="UTC", show_default=True, help="IANA time zone.")
-@click.option("--count", type=int, default=5, show_default=True, help="How many times, 1 to 50.")
+@click.option(
+    "--count", type=click.IntRange(1, 50), metavar="N", default=5, show_default=True, help="How many times, 1 to 50."
+)
 @click.pass_obj
 def preview(session: Session, expression: str, timezone: str, count: int) -> None:
     """Say in words when a cron expression fires, and its next times."""

@@ -47,7 +47,8 @@ class Session:
         try:
             return Client(self.settings.engine_url, token=self.settings.api_key)
         except ValueError as error:
-            raise BadUsage(str(error)) from error
+            source = self.settings.api_key_source if "API key" in str(error) else None
+            raise BadUsage(f"{error} (it is from {source})" if source else str(error)) from error
 
     @cached_property
     def out(self) -> Output:
@@ -116,7 +117,7 @@ class Session:
             return client.call(method, *segments, query=query, body=_encode(body) if body else NO_BODY, timeout=timeout)
         finally:
             milliseconds = (time.monotonic() - started) * 1000
-            self.note(f"{method} {client.base}/{'/'.join(segments)} {dict(query or {})}: {milliseconds:.1f} ms")
+            self.note(f"{method} {client.url(*segments, query=query)}: {milliseconds:.1f} ms")
 
     def rows(self, *segments: str, query: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """GET a list of records. Raises ``CommandError`` when the answer is something else."""

@@ -145,8 +145,10 @@ def _read_config(path: Path) -> dict[str, str]:
 
     try:
         content = yaml.safe_load(path.read_bytes())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadUsage(f"config file {path}: {_one_line(reason(error))}") from error
+    except yaml.YAMLError as error:
+        raise BadUsage(f"config file {path}: {_yaml_problem(error)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadUsage(f"config file {path}: {reason(error)}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -166,5 +168,11 @@ def reason(error: BaseException) -> str:
     return str(error)
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _yaml_problem(error: Any) -> str:
+    """Where the YAML is wrong and why, without its text: the line may hold the key."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return "it holds an unacceptable character; it must be YAML in UTF-8"
+    named = next((word for word in ("alias", "anchor", "tag") if word in problem), None)
+    cause = f"unknown {named}" if named else ", ".join(filter(None, (getattr(error, "context", None), problem)))
+    return f"line {mark.line + 1}, column {mark.column + 1}: {cause}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from assay.cli.command import EngineCommand, EngineGroup
+from assay.cli.command import NAME, EngineCommand, EngineGroup
 from assay.cli.errors import CommandError
 from assay.cli.hints import about_start
 from assay.cli.output import Column, at
@@ -27,14 +27,15 @@ class _Status(click.Choice[str]):
         super().__init__(STATUSES)
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return str(super().convert(value.upper(), param, ctx))
+        status = value.upper()
+        return status if status in STATUSES else str(super().convert(value, param, ctx))
 
 
 Status = _Status()
 #: Events per request; the engine gives at most this many.
 PAGE = 10_000
 
-run_id = click.argument("workflow_id", metavar="ID")
+run_id = click.argument("workflow_id", metavar="ID", type=NAME)
 reason = click.option("--reason", metavar="TEXT", help="Why; kept in the history.")
 
 
@@ -83,8 +84,17 @@ def start(
 @click.option("--status", type=Status, metavar="STATUS", help=f"One of {', '.join(STATUSES)}.")
 @click.option("--type", "workflow_type", metavar="TYPE", help="Runs of this workflow type.")
 @click.option("--search-attrs", metavar="JSON", help="Runs with all these search attributes.")
-@click.option("--limit", type=int, default=20, show_default=True, help="At most this many, 1 to 1000.")
-@click.option("--offset", type=int, default=0, show_default=True, help="Leave out the first ones.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    default=20,
+    show_default=True,
+    help="At most this many, 1 to 1000.",
+)
+@click.option(
+    "--offset", type=click.IntRange(min=0), metavar="N", default=0, show_default=True, help="Leave out the first ones."
+)
 @click.pass_obj
 def list_(
     session: Session,
@@ -124,7 +134,7 @@ def describe(session: Session, workflow_id: str) -> None:
 
 @workflow.command()
 @run_id
-@click.argument("name", required=False, metavar="[NAME]")
+@click.argument("name", required=False, metavar="[NAME]", type=NAME)
 @click.pass_obj
 def state(session: Session, workflow_id: str, name: str | None) -> None:
     """Show the live state of a run, or one query of it."""
@@ -171,7 +181,10 @@ def children(session: Session, workflow_id: str) -> None:
 @run_id
 @click.pass_obj
 def archive_get(session: Session, workflow_id: str) -> None:
-    """Show the archived details of a run, read from S3 with your own credentials."""
+    """Show what the archive holds of a run.
+
+    It is read from S3 with your own credentials.
+    """
     record = session.row("workflows", workflow_id, query=session.run_scope)
     address = record.get("archive_uri")
     if not isinstance(address, str):
@@ -207,7 +220,7 @@ class SignalCommand(EngineCommand):
 
 @workflow.command(cls=SignalCommand)
 @run_id
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", type=NAME)
 @click.argument("payload", required=False, metavar="[PAYLOAD]")
 @click.pass_obj
 def signal(session: Session, workflow_id: str, name: str, payload: str | None) -> None:
