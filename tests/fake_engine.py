@@ -148,9 +148,9 @@ def error(status: int, text: str, reason: str = "Error", code: str = "some_code"
 
 
 def _read(reader: Any, number: int) -> Request | None:
-    line = reader.readline().decode().split()
-    if not line:
-        return None
+    line = reader.readline().decode("latin-1").split()
+    if len(line) != 3:
+        return None  # the end, or no HTTP: a client may try TLS
     headers: dict[str, str] = {}
     while (header := reader.readline()) not in (b"\r\n", b""):
         name, _, value = header.decode().partition(":")

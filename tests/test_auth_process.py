@@ -182,11 +182,10 @@ class Stream:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        try:
+        with suppress(OSError, http.client.HTTPException):
             while line := self.answer.readline():
                 self.text += line.decode()
-        finally:
-            self.ended.set()
+        self.ended.set()
 
 
 @pytest.mark.parametrize("way", ["key", "session"])

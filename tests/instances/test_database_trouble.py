@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -251,23 +252,19 @@ def test_an_exhausted_pool_is_answered_503_and_is_not_for_ever(two: Cluster) -> 
     codes: list[int] = []
 
     def signal(number: int) -> None:
-        body = {"payload": number}
-        codes.append(
-            Client(engine.url, timeout=60).request("POST", "workflows", run, "signal", "tick", body=body).status
-        )
+        client = Client(engine.url, timeout=60)
+        codes.append(client.request("POST", "workflows", run, "signal", "tick", body={"payload": number}).status)
 
-    with Admin(two.database) as admin:
+    with Admin(two.database) as admin, ThreadPoolExecutor(16) as pool:
         admin.connection.autocommit = False
         admin.all(f"SELECT 1 FROM workflows WHERE id = '{run}' FOR UPDATE")
-        threads = [threading.Thread(target=signal, args=(number,)) for number in range(16)]
-        for thread in threads:
-            thread.start()
+        signals = [pool.submit(signal, number) for number in range(16)]
         eventually(lambda: is_unready(engine), "no connection is left")
         assert_alive(engine)
         eventually(lambda: 503 in codes, "somebody is told to try again")
         admin.connection.rollback()
-    for thread in threads:
-        thread.join(PATIENCE)
+        for each in signals:
+            each.result(PATIENCE)
     assert set(codes) <= {200, 503} and len(codes) == 16
     eventually(lambda: not is_unready(engine), "connections are free again")
     eventually(lambda: two.client.counts(run)["SignalReceived"] == codes.count(200), "all that was said is there")

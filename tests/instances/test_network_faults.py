@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cluster import PATIENCE, Cluster, Start, eventually
@@ -148,14 +149,8 @@ def assert_says_so(engine: EngineProcess) -> None:
     assert client.request("GET", "health").status == 200
     answer = client.request("GET", "health", "ready")
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-    codes: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: codes.append(client.request("GET", "workflows").status)) for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(lambda _: client.request("GET", "workflows").status, range(8)))
     assert codes == [503] * 8
     assert client.request("GET", "health").status == 200
 
