@@ -6,6 +6,7 @@ task, a task that is out, activities, signals, children, timers, and last a run 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ import orjson
 from assay.engine import attempts, queries
 from assay.engine.core import Engine
 from assay.store.database import Connection, Row
+
+#: characters of an error text in a verdict; the whole text stands in the records
+BRIEF = 300
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,12 @@ def _children(db: Connection, workflow_id: str) -> list[Row]:
 def _waits(db: Connection, workflow_id: str) -> list[Row]:
     """The waits that no signal and no time-out has ended, the oldest first.
 
-    A signal ends the oldest open wait of its name, the end of a timer the wait that it bounds.
+    A signal ends the oldest open wait of its name, the end of a timer the wait that it bounds. A wait may also be
+    recorded behind its signal: one that arrived while the task that asked for the wait was out.
     """
     open_waits: list[Row] = []
+    spare = Counter[str]()  # signals that ended no recorded wait, by name
+    recorded = 0
     # Without the payloads of the signals, which may be large.
     events = db.tuples(
         "SELECT event_type, payload ->> 'signal', payload ->> 'wait_seq', payload ->> 'timer_seq', timestamp "
@@ -123,13 +130,27 @@ def _waits(db: Connection, workflow_id: str) -> list[Row]:
     for event_type, signal, wait_seq, timer_seq, timestamp in events:
         timer = None if timer_seq is None else int(timer_seq)
         if event_type == "WorkflowAwaitingSignal":
-            open_waits.append({"signal": signal, "wait_seq": int(wait_seq), "timer_seq": timer, "since": timestamp})
+            # Waits that a stored signal satisfied at once have a number but no event; each took one of the spare.
+            silent = int(wait_seq) - 1 - recorded
+            recorded += 1
+            if spare[signal] > silent:
+                spare[signal] -= 1
+            else:
+                open_waits.append({"signal": signal, "timer_seq": timer, "since": timestamp})
             continue
         key, value = ("signal", signal) if event_type == "SignalReceived" else ("timer_seq", timer)
         ended = next((wait for wait in open_waits if wait[key] == value), None)
         if ended is not None:
             open_waits.remove(ended)
+        elif event_type == "SignalReceived":
+            spare[signal] += 1
     return open_waits
+
+
+def brief(text: str) -> str:
+    """An error text as a part of a sentence: on one line, and not longer than a reader takes in at a glance."""
+    line = " ".join(text.split("\n"))
+    return line if len(line) <= BRIEF else line[: BRIEF - 3] + "..."
 
 
 def duration(seconds: float) -> str:
@@ -149,7 +170,7 @@ def _closed(at: Situation) -> Verdict | None:
     if run["continued_to"] is not None:
         sentence = f"continued as new in '{run['continued_to']}'"
     else:
-        sentence = run["status"].lower().replace("_", " ") + (f": {run['error']}" if run["error"] else "")
+        sentence = run["status"].lower().replace("_", " ") + (f": {brief(run['error'])}" if run["error"] else "")
     return Verdict("closed", sentence, run["completed_at"])
 
 
@@ -180,7 +201,7 @@ def _task_failing(at: Situation) -> Verdict | None:
     when = f"next try in {duration(wait)}" if run["task_token"] is None else "trying now"
     return Verdict(
         "task_failing",
-        f"workflow task failing (attempt {run['task_attempts']}): {error['error']}; {when}",
+        f"workflow task failing (attempt {run['task_attempts']}): {brief(error['error'])}; {when}",
         error["timestamp"],
     )
 
@@ -203,7 +224,7 @@ def _activity_retrying(at: Situation) -> Verdict | None:
             return Verdict(
                 "activity_retrying",
                 f"activity '{item['name']}' attempt {item['attempt']} of {item['max_attempts']}, "
-                f"next in {duration(item['next_retry_at'] - at.now)}, last error: {item['error']}",
+                f"next in {duration(item['next_retry_at'] - at.now)}, last error: {brief(item['error'])}",
                 item["next_retry_at"] - attempts.backoff({**item, "attempt": item["attempt"] - 1}),
             )
     return None

@@ -205,6 +205,47 @@ def test_a_signal_before_the_wait_does_not_end_it(engine: Engine) -> None:
     assert look(engine)["signals"] == ["go"]
 
 
+def test_a_wait_is_over_when_its_signal_came_while_the_task_was_out(engine: Engine) -> None:
+    worker = Worker(engine, "flow")
+    for name in ("plain", "timed"):
+        start(engine, name)
+        task = worker.take()
+        workflows.signal(engine, workflow_id=name, name="other")
+        workflows.signal(engine, workflow_id=name, name="go")
+        bounded = name == "timed"
+        worker.submit(task, *([timer(1, 60)] if bounded else []), wait(1, "go", timer_seq=1 if bounded else None))
+        assert look(engine, name)["signals"] == []
+        worker.do(*([cancel_timer(1)] if bounded else []), timer(2, 100))
+        assert (look(engine, name)["code"], look(engine, name)["signals"]) == ("waiting_timer", [])
+
+
+def test_a_signal_that_an_earlier_wait_took_at_once_does_not_end_a_later_one(engine: Engine) -> None:
+    worker = Worker(engine, "flow")
+    start(engine)
+    workflows.signal(engine, workflow_id="w", name="go")
+    worker.do(wait(2, "go"))
+    assert (look(engine)["code"], look(engine)["signals"]) == ("waiting_signal", ["go"])
+
+
+def test_a_verdict_stays_one_sentence_however_long_the_error_is(engine: Engine) -> None:
+    worker = Worker(engine, "flow", activities=["act"])
+    error = "first line\nsecond line " + "x" * 100_000
+    start(engine, "failing")
+    worker.fail_task(worker.take(), error)
+    start(engine, "retrying")
+    worker.do(activity(1, "act", initial_interval_secs=60))
+    worker.fail(worker.take_activity(), error)
+    start(engine, "closed")
+    worker.do(fail(error))
+    for name, code in (("failing", "task_failing"), ("retrying", "activity_retrying"), ("closed", "closed")):
+        found = look(engine, name)
+        assert found["code"] == code
+        assert "first line second line xxx" in found["verdict"]
+        assert "xxx..." in found["verdict"]
+        assert len(found["verdict"]) < 500
+    assert look(engine, "failing")["task_error"]["error"] == error
+
+
 def test_a_wait_that_is_over_is_not_waited_for(engine: Engine, clock: FrozenClock) -> None:
     worker = Worker(engine, "flow", activities=["act"])
     start(engine, "signalled")
