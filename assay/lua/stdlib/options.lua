@@ -5,8 +5,12 @@ local text = import("text")
 
 local options = {}
 
+-- As the engine stores it: in 32 bits.
 local function whole_number(value)
   local number = math.type(value) and math.tointeger(value)
+  if number and number > 2147483647 then
+    return nil, "an integer of at most 2147483647"
+  end
   return number and number >= 1 and number, "an integer of 1 or more"
 end
 
@@ -122,7 +126,7 @@ function options.child(method, given, level)
   return given.workflow_id, rest
 end
 
--- The JSON text of a table with string keys.
+-- The JSON text of a table with string keys, for search attributes: they are indexed, which excludes U+0000.
 function options.object(method, what, value, level)
   if type(value) ~= "table" or value == json.null then
     error(method .. ": " .. what .. " must be a table, got " .. tostring(value), level + 1)
@@ -135,6 +139,8 @@ function options.object(method, what, value, level)
   local encoded, reason = json.encode_as_object(value)
   if not encoded then
     error(method .. ": " .. what .. ": " .. reason, level + 1)
+  elseif string.find(string.gsub(encoded, "\\\\", ""), "\\u0000", 1, true) then
+    error(method .. ": " .. what .. " must not contain the character U+0000 in a key or text", level + 1)
   end
   return encoded
 end
