@@ -90,12 +90,12 @@ def index(engine: Engine, _now: float, size: int = SIZE) -> int:
     with engine.reading() as db:
         names = db.tuples("SELECT name FROM namespaces ORDER BY name")
     for (namespace,) in names:
+        gevent.sleep(0)
         try:
             while arrivals := _oldest(engine, namespace, size):
                 if engine.stopping or not engine.leads():
                     return moved
                 moved += _store(engine, namespace, arrivals, *taken_apart(arrivals))
-                gevent.sleep(0)
         except Changed:
             continue  # the next pass begins anew
     return moved

@@ -10,7 +10,8 @@ from crash import at_every_statement
 from worker import Worker, complete, start, upsert
 
 from assay.clock import FrozenClock
-from assay.engine import Engine, namespaces, queries, search, workflows
+from assay.config import Config
+from assay.engine import Engine, namespaces, queries, search, texts, workflows
 from assay.store import schema
 from assay.store.database import Connection, connect, same_json
 from benchmarks import million
@@ -294,6 +295,56 @@ def test_pages_of_many_runs_are_read_from_indexes(backend: str) -> None:
             assert "Sort" not in recorder.plan
     finally:
         database.close()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "of_sqlite", "of_postgres"),
+    [
+        (
+            {"q": "0004567"},
+            ("workflow_grams USING PRIMARY KEY (segment=? AND gram=?)", "workflow_blocks_1 (segment=? AND block=?)"),
+            ("workflow_grams_pkey", "workflow_blocks_pkey"),
+        ),
+        (
+            {"q": "89"},
+            ("workflow_grams USING PRIMARY KEY (segment=? AND gram>?", "workflow_blocks_1 (segment=? AND block=?)"),
+            ("workflow_grams_pkey", "workflow_blocks_pkey"),
+        ),
+        ({"id_prefix": "order-"}, ("workflow_blocks_1 (segment=? AND block=?)",), ("workflow_blocks_pkey",)),
+        (
+            {"search_attrs": {"region": "us"}, "status": "COMPLETED"},
+            ("SEARCH a USING PRIMARY KEY", "workflows_status (namespace=? AND status=? AND created_at=? AND id=?)"),
+            ("workflow_attributes_pkey",),
+        ),
+    ],
+    ids=["text", "short text", "prefix", "attribute and status"],
+)
+def test_a_piece_of_an_id_and_an_attribute_with_a_status_are_read_from_indexes(
+    backend: str,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: dict[str, Any],
+    of_sqlite: tuple[str, ...],
+    of_postgres: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(search, "SMALL", 100)
+    engine = Engine(Config(backend=backend))
+    try:
+        million.fill(engine.db, 2 * texts.SIZE)
+        assert texts.index(engine, 0) == 2 * texts.SIZE
+        on_postgres = engine.db.dialect.name == "postgres"
+        with engine.db.transaction() as db:
+            if on_postgres:
+                db.execute("ANALYZE")
+                db.execute("SET LOCAL enable_seqscan = off")  # two segments are quicker read as a whole
+            recorder = Recorder(db, "EXPLAIN" if on_postgres else "EXPLAIN QUERY PLAN")
+            found = search.Search(engine.db, recorder, search.Filters("main", **wanted))  # type: ignore[arg-type]
+            assert found.page(None, 51, 0)
+        for index in of_postgres if on_postgres else of_sqlite:
+            assert index in recorder.plan, recorder.plan
+        assert "SCAN workflow" not in recorder.plan
+        assert "SCAN b" not in recorder.plan
+    finally:
+        engine.close()
 
 
 def test_the_version_stamp_is_found_by_the_index_of_postgres(postgres_database: str) -> None:
