@@ -7,12 +7,12 @@
 //
 // A field finds its value and its errors in the form around it. `send(values)` may throw an ApiError: its `fields`
 // appear at the fields, its sentence above the buttons when it is about anything else. The values stay until the dialog is
-// closed.
+// closed; when the session ends meanwhile, they are there again after the sign-in.
 
 import { createContext, html, useContext, useEffect, useLayoutEffect, useRef, useState } from "../vendor/htm/preact-standalone.js";
 import { RawJson } from "./data.js";
 import { checkJson } from "./json.js";
-import { Icon } from "./ui.js";
+import { Draft, Icon } from "./ui.js";
 
 const FormContext = createContext(null);
 let lastId = 0;
@@ -25,10 +25,11 @@ function useId() {
 /** A modal dialog; Escape closes it. `subject` is the id of what it is about. */
 export function Dialog({ title, subject, close, children, wide = false, className = "" }) {
   const box = useRef(null);
+  const typed = useContext(Draft)?.last;
   const id = useId();
   useLayoutEffect(() => {
     box.current.showModal();
-    (box.current.querySelector("[autofocus]") || box.current.querySelector("input:not([readonly]), textarea, select") || box.current).focus();
+    ((typed && box.current.querySelector(`[name="${typed}"]`)) || box.current.querySelector("[autofocus]") || box.current.querySelector("input:not([readonly]), textarea, select") || box.current).focus();
   }, []);
   const cancel = (event) => {
     event.preventDefault();
@@ -51,8 +52,9 @@ export const jsonValue = (text) => (text.trim() ? new RawJson(text.trim()) : und
  * the button that changes nothing.
  */
 export function Form({ initial = {}, send, submit = "Save", danger = false, dismiss, leave = "Cancel", notice, children, ...rest }) {
-  const [values, setValues] = useState(initial);
-  const latest = useRef(initial); // a key and Enter may come faster than the next rendering
+  const draft = useContext(Draft);
+  const [values, setValues] = useState(draft?.values || initial);
+  const latest = useRef(values); // a key and Enter may come faster than the next rendering
   const [sending, setSending] = useState(false);
   const [failure, setFailure] = useState(null);
   const [tried, setTried] = useState(false);
@@ -64,6 +66,7 @@ export function Form({ initial = {}, send, submit = "Save", danger = false, dism
   const set = (name, value) => {
     latest.current = { ...latest.current, [name]: value };
     setValues(latest.current);
+    if (draft) Object.assign(draft, { values: latest.current, last: name });
     if (failure?.fields?.[name]) setFailure({ ...failure, fields: { ...failure.fields, [name]: undefined } });
   };
   const focusFirstError = () => setTimeout(() => form.current?.querySelector("[aria-invalid=true]")?.focus());

@@ -1,6 +1,6 @@
 // Small parts that every view uses: status badges, times, copy buttons, tables, paging, messages, toasts, dialogs' host.
 
-import { html, useEffect, useErrorBoundary, useReducer, useRef, useState } from "../vendor/htm/preact-standalone.js";
+import { createContext, html, useEffect, useErrorBoundary, useReducer, useRef, useState } from "../vendor/htm/preact-standalone.js";
 
 /** Call a function with every change of a {watchers} object and render again. */
 export function useWatched(source) {
@@ -321,6 +321,9 @@ export function Toasts() {
 
 const dialogs = { list: [], watchers: new Set(), last: 0 };
 
+/** What is typed into an open dialog: {values, last}, `last` being the field. It outlives a sign-in in between. */
+export const Draft = createContext(null);
+
 function setDialogs(list) {
   dialogs.list = list;
   for (const watcher of dialogs.watchers) watcher();
@@ -340,7 +343,7 @@ export function openDialog(component, props = {}) {
       setTimeout(() => (before?.isConnected ? before : document.querySelector("main h1"))?.focus());
       resolve(value);
     };
-    setDialogs([...dialogs.list, { id, component, props: { ...props, close } }]);
+    setDialogs([...dialogs.list, { id, component, draft: {}, props: { ...props, close } }]);
   });
 }
 
@@ -348,5 +351,5 @@ export const hasDialog = () => dialogs.list.length > 0;
 
 export function Dialogs() {
   const { list } = useWatched(dialogs);
-  return list.map(({ id, component, props }) => html`<${component} key=${id} ...${props} />`);
+  return list.map(({ id, component, draft, props }) => html`<${Draft.Provider} key=${id} value=${draft}><${component} ...${props} /><//>`);
 }

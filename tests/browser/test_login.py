@@ -177,6 +177,41 @@ def test_a_session_that_ends_leads_to_the_login_and_back(open_page: Open, site: 
     expect(page).to_have_url(re.compile(f"/ns/{ns}/(schedules|workflows.q=abc)$"))
 
 
+@pytest.mark.parametrize("noticed", ["by an update", "by sending"])
+def test_what_is_typed_into_a_dialog_is_there_again_after_the_session_ended(
+    open_page: Open, site: Any, ns: str, key: str, noticed: str
+) -> None:
+    site.start(ns, f"{ns}-1")
+    made = site.client.call("POST", "api-keys")
+    page = open_page(f"/workflow/ns/{ns}/workflows?type=Nobody", ready="login-form")
+    sign_in(page, made["plaintext"])
+    row = page.locator(f'[data-testid="workflow-row"][data-id="{ns}-1"]')
+    row.get_by_test_id("row-action-signal").click()
+    name, payload = page.get_by_test_id("field-name"), page.get_by_test_id("field-payload")
+    name.fill("approve")
+    payload.fill('{"by": "ada"}')
+    site.client.call("DELETE", "api-keys", str(made["id"]))
+    if noticed == "by sending":
+        page.evaluate("document.querySelector('[data-testid=submit]')?.click()")  # it may know already
+    else:
+        site.start(ns, f"{ns}-2")
+    expect(page.get_by_test_id("login-form")).to_be_visible()
+    expect(page.get_by_test_id("dialog")).to_have_count(0)
+    sign_in(page, key)
+    expect(payload).to_have_value('{"by": "ada"}')
+    expect(payload).to_be_focused()
+    expect(name).to_have_value("approve")
+    expect(page).to_have_url(f"{site.url}/workflow/ns/{ns}/workflows?type=Nobody")
+    page.get_by_test_id("submit").click()
+    expect(page.get_by_test_id("toast")).to_contain_text("Signal 'approve' sent")
+    expect(page.get_by_test_id("dialog")).to_have_count(0)
+    events = site.client.call("GET", "workflows", f"{ns}-1", "events")
+    sent = [event["payload"]["payload"] for event in events if event["event_type"] == "SignalReceived"]
+    assert sent == [{"by": "ada"}]
+    row.get_by_test_id("row-action-signal").click()
+    expect(payload).to_have_value("")
+
+
 def test_a_new_session_in_another_tab_does_not_stop_this_one(
     open_page: Open, site: Any, ns: str, key: str, guard: Any
 ) -> None:
