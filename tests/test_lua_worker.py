@@ -328,6 +328,18 @@ def test_one_step_costs_little_cpu(engine: Engine) -> None:
         assert (sum(process.cpu_times()[:2]) - before) / 400 < 0.0015
 
 
+@pytest.mark.measured
+@pytest.mark.timeout(900)
+def test_five_thousand_activities_one_after_the_other_take_linear_time(engine: Engine) -> None:
+    with worker_of(engine, FLOWS, "queue = 'long'"):
+        run = engine.start("Sequence", 5000, task_queue="long")
+        assert engine.wait(run, 600)["result"] == 5000 * 5001 // 2
+    ends = [record["completed_at"] for record in engine.activities(run)]
+    assert len(ends) == 5000
+    thousands = [ends[number + 999] - ends[number] for number in range(0, 5000, 1000)]
+    assert max(thousands[1:]) < 1.5 * thousands[0] + 0.5, thousands
+
+
 # ------------------------------------------------------------------------------------------ heartbeats
 
 BEATS = """

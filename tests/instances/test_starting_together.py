@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from soundness import assert_invariants
 from assay.config import Config
 from assay.engine import Engine
 
-ROUNDS = 10
+#: rounds of one test; with ASSAY_SOAK=1 as many as it takes to meet what is rare
+ROUNDS = 20 if os.environ.get("ASSAY_SOAK") == "1" else 8
 
 
 def _start(url: str, together: Barrier, results: multiprocessing.SimpleQueue[str]) -> None:
