@@ -46,6 +46,9 @@ WALKED = 3
 #: offsets from here on are looked for from the end of the list too
 FAR = 2000
 
+#: a text that more types have is in so many runs that they are found without candidates
+TYPES_LOOKED_UP = 100
+
 #: how often the beginning of a walk is moved on
 JUMPS = 4
 #: the distinct types of a namespace, one look into the index for each
@@ -239,7 +242,7 @@ class Search:
         driver = ordered[0] if len(ordered) == 1 else None
         if ordered and (len(ordered) > 1 or text or len(self._sources) > 1):
             driver, sizes = self._smallest(ordered)
-        if text or len(ordered) < len(self._sources):
+        if (text and len(self._types) <= TYPES_LOOKED_UP) or len(ordered) < len(self._sources):
             candidates = self._wanted()
             if driver is None or (sizes[driver] >= COMPARED or sizes[driver] > WALKED * candidates.size(COMPARED)):
                 self._candidates = candidates

@@ -42,6 +42,8 @@ ALL = (1 << SIZE) - 1
 PORTION = 200
 #: segments whose grams are read together, at most
 GROUP = 64
+#: grams of a long text that are looked up, at most
+LOOKED_UP = 12
 #: runs that may fit, after which no more segments and blocks are read together
 ENOUGH = 200
 
@@ -368,7 +370,8 @@ class Candidates:
         always = [type_gram(wanted.workflow_type)] if wanted.workflow_type is not None else []
         always += [queue_gram(wanted.task_queue)] if wanted.task_queue is not None else []
         types = [type_gram(name) for name in wanted.types]
-        letters = sorted({text[at : at + LETTERS] for at in range(len(text) - LETTERS + 1)})
+        letters = list(dict.fromkeys(text[at : at + LETTERS] for at in range(len(text) - LETTERS + 1)))
+        letters = letters[:: -(-len(letters) // LOOKED_UP) or 1]
         rows = self._read_grams(new, [*always, *types, *letters])
         short = self._read_beginning(new) if 0 < len(text) < LETTERS else {}
         blocks = self._read_blocks(new) if wanted.prefix else {}

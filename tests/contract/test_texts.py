@@ -97,6 +97,20 @@ def test_runs_of_any_age_and_any_letters_are_found_in_their_order(engine: Engine
         assert {other for other in in_order if name in other} <= set(found)
 
 
+def test_long_texts_and_texts_of_many_types_are_found(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "TYPES_LOOKED_UP", 3)
+    long = "".join(f"{number:03}" for number in range(80))
+    for number in range(10):
+        start(engine, f"{long[number:]}-{number}", f"Type{number // 2}")
+    assert texts.index(engine, 0, 5) == 10
+    for text, count in ((long, 1), (long[1:], 2), (long[9:], 10), (long[9:] + "-7", 1), (long[::-1], 0)):
+        assert queries.list_workflows(engine, q=text, count=True).total == count
+        assert len(queries.list_workflows(engine, q=text).rows) == count
+    assert queries.list_workflows(engine, q="type", count=True).total == 10
+    assert len(queries.list_workflows(engine, q="ype", id_prefix=long[3:20]).rows) == 1
+    assert len(queries.list_workflows(engine, q="type3").rows) == 2
+
+
 def test_segments_and_a_look_at_every_id_agree_about_letter_cases(engine: Engine, clock: FrozenClock) -> None:
     """What is a small form is the database's affair; a segment must not know better."""
     dice = random.Random(5)
