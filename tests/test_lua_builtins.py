@@ -138,6 +138,21 @@ def test_http_checks_its_arguments(call: str, text: str) -> None:
     assert text in LUA.error(call)
 
 
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("http.get", "'http://x', {timeout = 0}"),
+        ("http.get", "'http://x', {headers = {a = '\\n'}}"),
+        ("http.post", "'http://x', 5"),
+        ("http.put", "'http://x', {print}"),
+        ("http.request", "{url = 'http://x', timeout = 0}"),
+    ],
+)
+def test_http_errors_point_at_the_script_and_never_at_the_inside_of_the_runtime(function: str, arguments: str) -> None:
+    assert LUA.error(f"{function}({arguments})").startswith(f'[string "<python>"]:1: {function}: ')
+    assert LUA.run(f"return select(2, pcall({function}, {arguments}))").startswith(f"{function}: ")
+
+
 # ------------------------------------------------------------------------------------------ shell, files
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_engine import BASE, FakeEngine, Reply, Request, error
-from harness import EngineProcess
+from harness import EngineProcess, run_cli
 from lua_support import Lua
 
 LUA = Lua()
@@ -277,6 +278,19 @@ def test_listen_needs_a_connection_and_a_definition(fake: FakeEngine) -> None:
     lua = Lua()
     lua.run(f"w = require('assay.workflow') w.connect('{fake.url}')")
     assert lua.error("w.listen()") == "workflow.listen: define a workflow or an activity first"
+
+
+def test_a_script_that_calls_listen_again_after_an_error_is_told_that_it_works_once(tmp_path: Path) -> None:
+    script = tmp_path / "twice.lua"
+    script.write_text("""
+        local w = require("assay.workflow") w.connect(env.get("ASSAY_ENGINE_URL")) w.define("a", print)
+        for _ = 1, 2 do print(select(2, pcall(w.listen, {namespace = "nope"}))) end""")
+    with EngineProcess() as engine:
+        done = run_cli("run", script, env={"ASSAY_ENGINE_URL": engine.url})
+    first, second = done.stdout.splitlines()
+    assert first == "workflow.listen failed: HTTP 404: namespace 'nope' not found; create it first"
+    assert second == "workflow.listen: a script may call it once; start the script again"
+    assert done.returncode == 0
 
 
 # ------------------------------------------------------------------------------------------ at a real engine

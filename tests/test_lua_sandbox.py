@@ -211,9 +211,16 @@ def test_pairs_obeys_a_metamethod() -> None:
     assert result(code) == [1, 2]
 
 
-def test_globals_that_workflow_code_creates_belong_to_the_run() -> None:
+@pytest.mark.parametrize(
+    "handler",
+    [
+        "function(ctx) counter = (counter or 0) + 1 ctx:sleep(1) return counter end",
+        """function(ctx) rawset(_G, "counter", (rawget(_G, "counter") or 0) + 1) ctx:sleep(1)
+           return rawget(_G, "counter") == counter and counter end""",
+    ],
+)
+def test_globals_that_workflow_code_creates_belong_to_the_run(handler: str) -> None:
     lua = Lua()
-    handler = "function(ctx) counter = (counter or 0) + 1 ctx:sleep(1) return counter end"
     one, two = Run(lua, handler, "w-1", "run-1"), Run(lua, handler, "w-2", "run-2")
     for run in (one, two):
         assert [c["type"] for c in run.turn(History().events)] == ["ScheduleTimer"]
@@ -222,6 +229,7 @@ def test_globals_that_workflow_code_creates_belong_to_the_run() -> None:
         (command,) = run.turn(history.events[1:])
         assert command["result"] == 1
     assert lua.run("return counter") is None
+    assert lua.run("rawset(_G, 'plain', 1) return rawget(_G, 'plain') + rawget(rawset({}, 'x', 2), 'x')") == 3
 
 
 def test_globals_of_the_script_are_seen_by_workflow_code() -> None:

@@ -77,13 +77,14 @@ end
 
 local REQUEST_OPTIONS = { headers = "table", timeout = "number", follow_redirects = "boolean" }
 
+-- The functions of scripts end in a tail call of send: its caller is the script.
 local function header_lines(name, headers)
   local lines = {}
   for key, value in next, headers or {} do
     if type(key) ~= "string" or (type(value) ~= "string" and type(value) ~= "number") then
-      error(name .. ": headers must map strings to strings", 4)
+      error(name .. ": headers must map strings to strings", 3)
     elseif string.find(key, "[%c:]") or string.find(tostring(value), "[\r\n\0]") then
-      error(name .. ": header '" .. key .. "' contains a control character", 4)
+      error(name .. ": header '" .. key .. "' contains a control character", 3)
     end
     lines[#lines + 1] = key .. ":" .. tostring(value)
   end
@@ -94,11 +95,11 @@ local function body_text(name, body)
   if body == nil or type(body) == "string" then
     return body, ""
   elseif type(body) ~= "table" then
-    error(name .. ": body must be a string, a table or nil, got " .. type(body), 4)
+    error(name .. ": body must be a string, a table or nil, got " .. type(body), 3)
   end
   local encoded, reason = json.encode(body)
   if not encoded then
-    error(name .. ": body: " .. reason, 4)
+    error(name .. ": body: " .. reason, 3)
   end
   return encoded, "application/json"
 end
@@ -106,7 +107,7 @@ end
 local function send(name, method, url, body, opts)
   local timeout = opts.timeout or 30
   if not (timeout > 0 and timeout < math.huge) then
-    error(name .. ": timeout must be a positive number of seconds", 3)
+    error(name .. ": timeout must be a positive number of seconds", 2)
   end
   local content, content_type = body_text(name, body)
   local status, answer, lines = control.blocking(

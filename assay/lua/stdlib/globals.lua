@@ -228,6 +228,22 @@ local function keep_globals_of_runs()
     end,
     __metatable = "the table of globals",
   })
+  function G.rawset(t, name, value)
+    local run = mode.run
+    if run and rawequal(t, G) and rawget(G, name) == nil then
+      run.globals[name] = value
+      return t
+    end
+    return rawset(t, name, value)
+  end
+  function G.rawget(t, name)
+    local value = rawget(t, name)
+    local run = mode.run
+    if value == nil and run and rawequal(t, G) then
+      return run.globals[name]
+    end
+    return value
+  end
 end
 
 -- Makes the environment that scripts see. `built_in` maps module names to modules.

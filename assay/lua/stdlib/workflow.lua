@@ -353,7 +353,7 @@ workflow.listen = mode.forbid("workflow.listen", function(opts)
   elseif not worker.has_definitions() then
     bad("listen", "define a workflow or an activity first")
   elseif worker.is_listening() then
-    bad("listen", "this script is listening already")
+    bad("listen", "a script may call it once; start the script again")
   end
   worker.listen({
     queue = opts.queue or "default",
