@@ -111,3 +111,31 @@ def test_an_answer_that_names_a_field_appears_there_and_only_there(
     page.get_by_test_id("field-cron_expr").fill("0 0 2 * * *")
     page.get_by_test_id("submit").click()
     expect(page.get_by_role("alert").filter(has_text="already exists")).to_be_visible()
+
+
+def test_the_buttons_of_a_schedule_are_whole(open_page: Open, site: Any, ns: str) -> None:
+    body = {"namespace": ns, "name": "every-night", "workflow_type": "Report", "cron_expr": "0 0 2 * * *"}
+    site.client.call("POST", "schedules", body={**body, "timezone": "Europe/Berlin"})
+    page = open_page(site.page_url(ns, "schedules"))
+    page.get_by_test_id("schedule-action-pause").click()
+    expect(page.get_by_test_id("schedule-row")).to_contain_text("paused")
+    expect(page.get_by_test_id("schedule-row")).to_contain_text("At 02:00")
+    assert is_whole(page.get_by_test_id("schedule-action-delete"), page.get_by_role("region", name="Schedules table"))
+
+
+def test_on_a_phone_the_time_of_an_event_stands_clear_of_its_type(
+    open_page: Open, site: Any, ns: str, worker: Any
+) -> None:
+    worker(FIVE_STEPS)
+    run = f"{ns}-five"
+    site.start(ns, run, "FiveSteps")
+    published(site, run)
+    page = open_page(site.page_url(ns, rest=f"/{run}?tab=events"))
+    page.set_viewport_size({"width": 320, "height": 640})
+    row = page.locator("[data-testid=event-row][data-seq='2']")
+    expect(row).to_contain_text("WorkflowAwaitingSignal")
+    kind, time = row.locator(".event-type").bounding_box(), row.locator("time").bounding_box()
+    assert kind and time
+    assert kind["x"] + kind["width"] <= time["x"] or kind["y"] + kind["height"] <= time["y"] + 1
+    row.click()
+    expect(page.get_by_test_id("event-payload").get_by_role("heading")).to_be_in_viewport()

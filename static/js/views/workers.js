@@ -27,7 +27,7 @@ function Row({ ns, worker }) {
   const [open, setOpen] = useState(false);
   return html`<tr data-row data-testid="worker-row" data-id=${worker.id} data-status=${worker.status}>
       <td class="nowrap"><${Health} worker=${worker} /></td>
-      <td><button type="button" class="button quiet small square" aria-expanded=${open ? "true" : "false"} aria-label="Details of ${worker.identity}" onClick=${() => setOpen(!open)}>${open ? "▾" : "▸"}</button> ${worker.identity}</td>
+      <td class="cell-unfold"><button type="button" class="button quiet small square" aria-expanded=${open ? "true" : "false"} aria-label="Details of ${worker.identity}" onClick=${() => setOpen(!open)}>${open ? "▾" : "▸"}</button>${worker.identity}</td>
       <td><a href=${href("workflows", { ns, task_queue: worker.task_queue })}>${worker.task_queue}</a></td>
       <td class="number">${worker.active_workflow_tasks}/${worker.max_concurrent_workflows}</td><td class="number">${worker.active_activities}/${worker.max_concurrent_activities}</td>
       <td class="nowrap"><${Time} at=${worker.last_heartbeat} /></td>

@@ -25,8 +25,8 @@ const short = (text) => (text.length > 160 ? `${text.slice(0, 160)}…` : text);
 function Row({ activity, next }) {
   const [open, setOpen] = useState(false);
   return html`<tr data-row data-testid="activity-row" data-seq=${activity.activity_seq}>
-      <td class="cell-activity"><button type="button" class="button quiet small square" aria-expanded=${open ? "true" : "false"} aria-label="Details of ${activity.name} #${activity.activity_seq}"
-        onClick=${() => setOpen(!open)}>${open ? "▾" : "▸"}</button><span>${activity.name}</span></td>
+      <td class="cell-unfold"><button type="button" class="button quiet small square" aria-expanded=${open ? "true" : "false"} aria-label="Details of ${activity.name} #${activity.activity_seq}"
+        onClick=${() => setOpen(!open)}>${open ? "▾" : "▸"}</button>${activity.name}</td>
       <td><${Status} status=${activity.status} /></td><td class="number">${activity.attempt}/${activity.max_attempts}</td><td>${activity.task_queue}</td>
       <td class="cell-error">${activity.error === null ? html`<span class="none">–</span>` : short(activity.error)}</td>
       <td>${next ? html`<${Time} at=${next} />` : html`<span class="none">–</span>`}</td>
