@@ -102,6 +102,11 @@ def test_a_value_that_cannot_be_used_is_refused_by_name(name: str, value: str) -
     assert len(refusal.value.message) < 300
 
 
+def test_limits_are_written_out() -> None:
+    with pytest.raises(ConfigError, match="from 1 to 2678400, got '0'"):
+        Config.from_env({"ASSAY_ARCHIVE_POLL_SECS": "0"})
+
+
 def test_a_bad_flag_is_refused_by_its_own_name() -> None:
     with pytest.raises(ConfigError, match="^--port: "):
         Config.from_env({}, port="http")
