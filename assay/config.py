@@ -201,7 +201,9 @@ def _number(lowest: float, highest: float, unit: str = "seconds") -> Parser:
             value = math.nan
         if lowest <= value <= highest:
             return value
-        raise ConfigError(f"{name}: expected a number of {unit} from {lowest:.12g} to {highest:.12g}, got {_shown(text)}")
+        raise ConfigError(
+            f"{name}: expected a number of {unit} from {lowest:.12g} to {highest:.12g}, got {_shown(text)}"
+        )
 
     return parse
 
