@@ -285,7 +285,7 @@ class Candidates:
     def __init__(self, database: Database, db: Connection, wanted: Wanted) -> None:
         self._db = db
         self._wanted = wanted
-        self._text = wanted.text.lower()
+        self._text = _small(database, db, wanted.text)
         self._plain = self._text.isascii() and self._text.isprintable() and not set(self._text) & set('"\\')
         # First: a run that moves into a segment meanwhile is seen twice and not never.
         self._unindexed = self._read_unindexed(database)
@@ -451,6 +451,14 @@ class Candidates:
     def _may_contain(self, name: str) -> bool:
         """Whether the id has the text; the databases differ in small forms of what is not ASCII."""
         return not (name.isascii() and self._text.isascii()) or self._text in name.lower()
+
+
+def _small(database: Database, db: Connection, text: str) -> str:
+    """The small form of a text, by the rules of the database unless it is ASCII."""
+    if text.isascii():
+        return text.lower()
+    forms = database.small_forms("?")
+    return str(db.tuples(f"SELECT {forms}", (text,) * forms.count("?"))[0][-1])
 
 
 def _in_each(rows: dict[str, bytes], names: list[str]) -> int:

@@ -339,7 +339,9 @@ class Sqlite(Database):
     def contains(self, column: str, text: str) -> Condition:
         lower = text.lower()
         sure = f"instr(lower({column}), ?) > 0"
-        if not lower.isascii() or len(lower) > LIKE_CHARS:
+        if not lower.isascii():
+            return f"instr(lower({column}), lower(?)) > 0", (text,)
+        if len(lower) > LIKE_CHARS:
             return sure, (lower,)
         # LIKE is quick and knows the letter cases of ASCII; other letters may have one of ASCII as their small one.
         pattern = "%" + re.sub(r"([%_\\])", r"\\\1", lower) + "%"
@@ -457,7 +459,8 @@ def connect(
 
 
 def _lower(text: str | None) -> str | None:
-    return None if text is None else text.lower()
+    # Letter by letter: a word's last sigma would have a small form of its own, which a piece of the word has not.
+    return text if text is None else text.lower() if text.isascii() else "".join(map(str.lower, text))
 
 
 def _json_match(attributes: str, wanted: str) -> int:

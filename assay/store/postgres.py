@@ -335,8 +335,8 @@ class Postgres(Database):
     def contains(self, column: str, text: str) -> Condition:
         lower = text.lower()
         sure = f'strpos(lower({column} COLLATE "default"), ?) > 0'
-        if not lower.isascii():
-            return sure, (lower,)
+        if not lower.isascii():  # the server knows small letters in its own way
+            return f'strpos(lower({column} COLLATE "default"), lower(? COLLATE "default")) > 0', (text,)
         # Byte order knows the letter cases of ASCII and is quick; other letters may have one of ASCII as small letter.
         foreign = f"octet_length({column}) > char_length({column})"
         return f"(strpos(lower({column}), ?) > 0 OR ({foreign} AND {sure}))", (lower, lower)

@@ -124,6 +124,16 @@ def test_segments_and_a_look_at_every_id_agree_about_letter_cases(engine: Engine
     assert [[row["id"] for row in queries.list_workflows(engine, q=text).rows] for text in wanted] == lists
 
 
+@pytest.mark.parametrize("text", ["ΟΔΟΣ", "Σ", "İ", "Ü", "ẞ", "K\N{KELVIN SIGN}"])
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_piece_of_an_id_is_found_as_it_is_written_there(engine: Engine, indexed: bool, text: str) -> None:
+    start(engine, f"a{text}a")
+    start(engine, "other")
+    if indexed:
+        assert texts.index(engine, 0, 2) == 2
+    assert [row["id"] for row in queries.list_workflows(engine, q=text).rows] == [f"a{text}a"]
+
+
 def test_a_segment_is_made_wholly_or_not_at_all(engine: Engine) -> None:
     for number in range(9):
         start(engine, f"run-{number}")
