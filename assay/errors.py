@@ -233,10 +233,14 @@ class NotReady(AssayError):
     """The database is not available; try again."""
 
     status, code = 503, "not_ready"
+    #: whether it is certain that nothing was changed
+    undone = False
 
 
 class DatabaseBusy(NotReady):
     """Others hold locks of the database; try again."""
+
+    undone = True
 
 
 class LostRace(DatabaseBusy):

@@ -1,7 +1,7 @@
 """How many statements and commits one workflow of one step needs: counted at the verbs, so nothing else mixes in.
 
-A worker delivers and takes ``width`` runs with each of its turns: one is an idle engine, ten is one under load. A start
-is a request of its own and always a transaction of its own.
+``width`` runs are started at once, and a worker delivers and takes as many with each of its turns: one is an idle
+engine, ten is one under load.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import gevent
+
 from assay.config import Config
-from assay.engine import Engine, tasks, workers, workflows
+from assay.engine import Engine, starts, tasks, workers
 from assay.engine.core import Transaction
 from assay.store.database import Connection
 from benchmarks.checks import check
@@ -110,8 +112,11 @@ def _some_runs(engine: Engine, worker: str, ids: list[str]) -> None:
     def turn(**results: Any) -> dict[str, Any]:
         return tasks.turn(engine, worker_id=worker, max_workflow_tasks=100, max_activity_tasks=100, **results)
 
-    for workflow_id in ids:
-        workflows.start(engine, workflow_type="T", workflow_id=workflow_id, input={"id": 1})
+    together = [
+        gevent.spawn(starts.start, engine, workflow_type="T", workflow_id=workflow_id, input={"id": 1})
+        for workflow_id in ids
+    ]
+    gevent.joinall(together, raise_error=True)
     answer = turn()
     answer = turn(workflow_results=_decided(answer, ACTIVITY))
     done = [

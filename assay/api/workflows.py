@@ -11,7 +11,7 @@ from assay.api import schemas
 from assay.api.fields import Name
 from assay.api.operation import Answer, Resource
 from assay.api.outgoing import reply
-from assay.engine import Engine, pending, queries, workflows
+from assay.engine import Engine, pending, queries, starts, workflows
 
 blp = Resource("workflows", __name__, description="Runs of workflows.")
 
@@ -33,7 +33,7 @@ ENDED = (errors.WorkflowNotFound, errors.WorkflowClosed)
 )
 def start(engine: Engine, body: Values) -> Response:
     """Start a run."""
-    return reply(workflows.start(engine, **body), 201)
+    return reply(starts.start(engine, **body), 201)
 
 
 @blp.operation(

@@ -25,6 +25,7 @@ from assay.config import Backend, Config
 from assay.engine.notify import SCHEDULES, TIMERS, Notifier
 from assay.engine.run import Run
 from assay.engine.streams import Streams
+from assay.engine.together import Together
 from assay.engine.values import dump
 from assay.errors import AssayError, DatabaseBusy, LostRace, NotReady, StartupError
 from assay.store import schema
@@ -144,7 +145,7 @@ class Transaction:
         """Write new activities and changes of others; needed before anything reads or changes them otherwise."""
         if self.activities:
             new = self.db.insert_many(
-                "workflow_activities", NEW_ACTIVITY, self.activities, "workflow_id, activity_seq, id"
+                "workflow_activities", NEW_ACTIVITY, self.activities, "RETURNING workflow_id, activity_seq, id"
             )
             for workflow_id, seq, activity_id in new:
                 place, payload = self.announcing[workflow_id, seq]
@@ -227,6 +228,8 @@ class Engine:
         self.notifier = Notifier()
         self.streams = Streams(self)
         self.loops: Any = None
+        #: starts that share a transaction (starts.py)
+        self.starts: Together[Any] | None = None
         #: moves old runs to S3 when the settings say so (archive.py)
         self.archiver: Any = None
         #: background passes that wait for the database; the log has said so
@@ -280,10 +283,14 @@ class Engine:
                 raced = isinstance(error, LostRace)
                 limit = (RACE_SECS if raced else BUSY_SECS) if isinstance(error, DatabaseBusy) else 0.0
                 if time.monotonic() - begun >= limit:
-                    self.refused_since = self.refused_since or self.stored_at
+                    self.refused()
                     raise
             # Those who met in a deadlock must not meet again.
             gevent.sleep(random.uniform(0, RACE_RETRY_SECS) if raced else BUSY_RETRY_SECS)
+
+    def refused(self) -> None:
+        """The database stored nothing for a reason of its own."""
+        self.refused_since = self.refused_since or self.stored_at
 
     @contextmanager
     def transaction(self, name: str = "unnamed") -> Iterator[Transaction]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,12 +21,12 @@ from assay.engine.values import encode, raw
 from assay.errors import CancelRequested, NamespaceNotFound, WorkflowAlreadyExists, WorkflowClosed
 from assay.store.models import PENDING
 
-INSERT_WORKFLOW = (
-    "INSERT INTO workflows (id, namespace, run_id, workflow_type, task_queue, status, input, search_attributes, "
-    "parent_id, parent_child_id, continued_from, execution_timeout_secs, deadline_at, schedule_name, scheduled_for, "
-    "created_at, updated_at, needs_dispatch, dispatchable_at, last_event_seq) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
-)
+#: what a new run is told; the other columns begin with their defaults
+NEW_RUN = (
+    "id", "namespace", "run_id", "workflow_type", "task_queue", "status", "input", "search_attributes", "parent_id",
+    "parent_child_id", "continued_from", "execution_timeout_secs", "deadline_at", "schedule_name", "scheduled_for",
+    "created_at", "updated_at", "needs_dispatch", "dispatchable_at", "last_event_seq",
+)  # fmt: skip
 GENERATED = re.compile(r"^(?P<base>.*)-continued-(?P<number>[0-9]+)$", re.DOTALL)
 
 
@@ -50,13 +51,30 @@ class NewRun:
 
 def create(tx: Transaction, new: NewRun) -> str | None:
     """Insert the run, its first events and its dispatch; returns its ``run_id``, None when the id is taken."""
-    run_id = clock.new_run_id()
+    return create_all(tx, [new]).get(new.id)
+
+
+def create_all(tx: Transaction, new: Sequence[NewRun]) -> dict[str, str]:
+    """Insert runs of different ids with one statement; returns the ``run_id`` of each whose id was free.
+
+    Rows are inserted in the order of their ids, in which all who wait for each other's ids then wait.
+    """
+    rows = [_row(tx, one) for one in sorted(new, key=lambda one: one.id)]
+    found = tx.db.insert_many("workflows", NEW_RUN, rows, "ON CONFLICT (id) DO NOTHING RETURNING id, run_id")
+    born: dict[str, str] = dict(found)
+    for one in new:
+        if one.id in born:
+            _follow(tx, one, born[one.id])
+    return born
+
+
+def _row(tx: Transaction, new: NewRun) -> tuple[Any, ...]:
     timeout = new.execution_timeout_secs
     attributes = {**new.search_attributes, VERSION_ATTRIBUTE: tx.engine.version}
-    row = (
+    return (
         new.id,
         new.namespace,
-        run_id,
+        clock.new_run_id(),
         new.workflow_type,
         new.task_queue,
         PENDING,
@@ -75,8 +93,10 @@ def create(tx: Transaction, new: NewRun) -> str | None:
         tx.now,
         1 + len(new.signals),
     )
-    if not tx.db.execute(INSERT_WORKFLOW, row):
-        return None
+
+
+def _follow(tx: Transaction, new: NewRun, run_id: str) -> None:
+    """What else the start of a run brings with it."""
     if new.search_attributes:
         search.index(tx, new.namespace, new.id, tx.now, {}, new.search_attributes)
     tx.events.append((new.id, 1, "WorkflowStarted", new.input, tx.now, "started"))
@@ -94,13 +114,27 @@ def create(tx: Transaction, new: NewRun) -> str | None:
             "timestamp": tx.now,
         }
     )
-    return run_id
 
 
 def check_namespace(tx: Transaction, name: str) -> None:
     """Raises NamespaceNotFound."""
     if tx.db.value("SELECT 1 FROM namespaces WHERE name = ?", (name,)) is None:
-        raise NamespaceNotFound(f"namespace '{name}' not found; create it first")
+        raise no_namespace(name)
+
+
+def no_namespace(name: str) -> NamespaceNotFound:
+    """The error for a namespace that does not exist."""
+    return NamespaceNotFound(f"namespace '{name}' not found; create it first")
+
+
+def id_taken(workflow_id: str) -> WorkflowAlreadyExists:
+    """The error for the id of another run."""
+    return WorkflowAlreadyExists(f"workflow '{workflow_id}' already exists; choose another id")
+
+
+def started(workflow_id: str, run_id: str) -> dict[str, Any]:
+    """The answer to a start."""
+    return {"workflow_id": workflow_id, "run_id": run_id, "status": PENDING}
 
 
 @verb
@@ -134,8 +168,8 @@ def start(
         ),
     )
     if run_id is None:
-        raise WorkflowAlreadyExists(f"workflow '{workflow_id}' already exists; choose another id")
-    return {"workflow_id": workflow_id, "run_id": run_id, "status": PENDING}
+        raise id_taken(workflow_id)
+    return started(workflow_id, run_id)
 
 
 def _locked_open(tx: Transaction, workflow_id: str, namespace: str | None, what: str) -> Run:
@@ -235,7 +269,7 @@ def succeed(
     )
     while (run_id := create(tx, new)) is None:
         if new_id is not None:
-            raise WorkflowAlreadyExists(f"workflow '{new_id}' already exists; choose another id")
+            raise id_taken(new_id)
         new = replace(new, id=_free_successor_id(tx, run.id))  # another chain was faster
     if chained:
         closing.continue_as_new(tx, run, new.id, run_id)

@@ -65,10 +65,10 @@ def update_statement(table: str, columns: tuple[str, ...]) -> str:
 
 
 @lru_cache(maxsize=64)
-def insert_statement(table: str, columns: tuple[str, ...], returning: str) -> str:
+def insert_statement(table: str, columns: tuple[str, ...], tail: str) -> str:
     """An INSERT of one row."""
     marks = ", ".join("?" * len(columns))
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) RETURNING {returning}"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) {tail}"
 
 
 class Connection:
@@ -99,11 +99,11 @@ class Connection:
         return self.raw.execute(sql, params).fetchone()[0]
 
     def insert_many(
-        self, table: str, columns: tuple[str, ...], rows: Iterable[Sequence[Any]], returning: str
+        self, table: str, columns: tuple[str, ...], rows: Iterable[Sequence[Any]], tail: str
     ) -> list[tuple[Any, ...]]:
-        """Insert rows; ``returning`` names what is wanted back of each, in no particular order."""
-        sql = insert_statement(table, columns, returning)
-        return [self.raw.execute(sql, row).fetchone() for row in rows]
+        """Insert rows; ``tail`` ends in RETURNING, and what that gives is returned in no particular order."""
+        sql = insert_statement(table, columns, tail)
+        return [found for row in rows for found in self.raw.execute(sql, row).fetchall()]
 
     def value(self, sql: str, params: Sequence[Any] = ()) -> Any:
         """The first column of the first row, or None."""

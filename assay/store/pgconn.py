@@ -281,7 +281,9 @@ def meaning(error: psycopg2.Error, broken: bool) -> BaseException:
     if isinstance(error, LOST_RACE):
         return LostRace("the database is busy; try again")
     if broken or isinstance(error, UNAVAILABLE):
-        return NotReady("the database is not available now; try again")
+        refused = NotReady("the database is not available now; try again")
+        refused.undone = not broken  # a server that says why has rolled back
+        return refused
     return error
 
 

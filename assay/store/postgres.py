@@ -153,12 +153,12 @@ class PostgresConnection(Connection):
         return b",".join(mogrify(form, row) for row in rows)
 
     def insert_many(
-        self, table: str, columns: tuple[str, ...], rows: Iterable[Sequence[Any]], returning: str
+        self, table: str, columns: tuple[str, ...], rows: Iterable[Sequence[Any]], tail: str
     ) -> list[tuple[Any, ...]]:
         form = f"({', '.join(['%s'] * len(columns))})"
         head = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ".encode()
         cursor = self.raw.cursor()
-        cursor.execute(self._with_waiting(b"%s%s RETURNING %s" % (head, self._rows(form, rows), returning.encode())))
+        cursor.execute(self._with_waiting(b"%s%s %s" % (head, self._rows(form, rows), tail.encode())))
         found: list[tuple[Any, ...]] = cursor.fetchall()
         return found
 

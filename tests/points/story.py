@@ -17,6 +17,7 @@ from typing import Any
 import worker as commands
 from chapter_access import people_come_and_go
 from chapter_archive import old_runs_are_archived
+from chapter_starts import starts_arrive_together
 from forked import GRACE, LEASE, START, Died, ForkedEngine
 
 from assay.engine import tasks, texts, timers
@@ -51,8 +52,7 @@ class World:
     def __init__(self, engine: ForkedEngine, crash_at: str = "", crashes: int = 1, trace: bool = False) -> None:
         """``crash_at`` is where the engine dies, each time it is started again until it died ``crashes`` times."""
         self.engine = engine
-        self.crash_at = crash_at
-        self.trace = trace
+        self.crash_at, self.trace = crash_at, trace
         #: the workers that show signs of life
         self.living: list[Worker] = []
         self.crashes_left = crashes if crash_at else 0
@@ -581,6 +581,7 @@ CHAPTERS: tuple[Chapter, ...] = (
     runs_are_scheduled,
     people_come_and_go,
     old_runs_are_archived,
+    starts_arrive_together,
 )
 
 
