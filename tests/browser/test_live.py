@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from conftest import Site
 from harness import EngineProcess
 from playwright.sync_api import BrowserContext, Page, expect
 from sites import on
+from timing import TIMED
 from waiting import eventually, settle
 
 Open = Callable[..., Page]
@@ -31,8 +34,8 @@ def row(page: Page, workflow_id: str) -> Any:
 
 
 @contextmanager
-def changes(site: Site, ns: str, count: int = 200) -> Iterator[None]:
-    """Start and terminate runs in a namespace as fast as it goes; the block ends when all is done."""
+def changes(site: Site, ns: str, count: int = 200, signals: int = 0) -> Iterator[None]:
+    """Start (signal) and terminate runs in a namespace as fast as it goes; the block ends when all is done."""
     errors: list[BaseException] = []
     first = next(_bursts)
 
@@ -41,6 +44,8 @@ def changes(site: Site, ns: str, count: int = 200) -> Iterator[None]:
             for number in range(count):
                 workflow_id = f"{ns}-burst-{first}-{number}"
                 site.start(ns, workflow_id)
+                for _ in range(signals):
+                    site.client.call("POST", "workflows", workflow_id, "signal", "go")
                 site.client.call("POST", "workflows", workflow_id, "terminate", body={})
         except BaseException as error:
             errors.append(error)
@@ -83,6 +88,84 @@ def test_nothing_the_operator_did_is_lost_while_everything_changes(open_page: Op
     page.get_by_test_id("submit").click()
     expect(page.get_by_test_id("toast")).to_contain_text("Signal 'approve' sent")
     assert len(sent) == 1
+
+
+EVENTS_PER_SEC = 100
+#: for so long everything changes when time is measured
+BUSY_SECS = 10.0
+
+
+@contextmanager
+def a_hundred_events_per_second(site: Site, *namespaces: str) -> Iterator[None]:
+    """Signals, starts and ends of runs in these namespaces; the block ends when as many came as in some seconds."""
+    begun = time.monotonic()
+    each = int(EVENTS_PER_SEC * (BUSY_SECS if TIMED else 4.0)) // (3 * len(namespaces))  # a run is three events
+    with ExitStack() as busy:
+        for namespace in namespaces:
+            busy.enter_context(changes(site, namespace, each // 2, signals=1))
+            busy.enter_context(changes(site, namespace, each - each // 2, signals=1))
+        yield
+    assert not TIMED or each * 3 * len(namespaces) / (time.monotonic() - begun) >= EVENTS_PER_SEC
+
+
+@pytest.mark.timed
+@on("sqlite", "postgres")
+def test_page_tab_choice_and_dialog_stay_under_a_hundred_events_per_second_of_two_namespaces(
+    open_page: Open, site: Any, ns: str
+) -> None:
+    other = f"{ns}-other"
+    site.client.call("POST", "namespaces", body={"name": other})
+    for number in range(110):
+        site.start(ns, f"{ns}-{number:03}", "Keep")
+    watched = f"{ns}-030"
+    for number in range(40):
+        site.client.call("POST", "workflows", watched, "signal", f"before {number}")
+    address = site.page_url(ns, rest=f"/{quote(watched)}?type=Keep&page=2&tab=events")
+    page = open_page(address)
+    live(page)
+    panel, runs = page.get_by_test_id("detail"), page.locator('[data-scroll="runs"]')
+    chosen = panel.locator('[data-testid="event-row"][data-seq="7"]')
+    chosen.click()
+    expect(panel.get_by_test_id("event-payload")).to_contain_text("before 5")
+    expect(page.get_by_test_id("paging")).to_contain_text("51–100 of 110")
+    seen = [chosen, row(page, f"{ns}-040")]
+
+    def places() -> list[float]:
+        """Where on the screen the operator sees what was looked at."""
+        return [element.bounding_box()["y"] for element in seen]
+
+    runs.evaluate("(box) => box.scrollTo(0, 300)")
+    panel.evaluate("(box) => box.scrollTo(0, 250)")
+    page.get_by_test_id("start-open").click()
+    form = page.get_by_test_id("start-form")
+    form.get_by_test_id("field-workflow_type").fill("Half")
+    field = form.get_by_test_id("field-input")
+    field.fill('{"half": [1, ')
+    field.evaluate("(field) => field.setSelectionRange(3, 6)")
+    page.evaluate("window.kept = document.activeElement")
+    assert runs.evaluate("(box) => box.scrollTop") == 300 and panel.evaluate("(box) => box.scrollTop") == 250
+    before = places()
+    with a_hundred_events_per_second(site, ns, other):
+        for number in range(20):
+            site.client.call("POST", "workflows", watched, "signal", f"during {number}")
+    site.client.call("POST", "workflows", watched, "terminate", body={})
+    expect(panel).to_contain_text("Failed")
+    assert page.url == address
+    assert page.evaluate("window.kept.isConnected && document.activeElement === window.kept")
+    assert page.evaluate("[window.kept.value, window.kept.selectionStart, window.kept.selectionEnd]") == [
+        '{"half": [1, ',
+        3,
+        6,
+    ]
+    expect(form.get_by_test_id("field-workflow_type")).to_have_value("Half")
+    assert runs.evaluate("(box) => box.scrollTop") == 300
+    eventually(page, lambda: places() == pytest.approx(before, abs=2), "what was seen stays where it was")
+    expect(chosen).to_have_attribute("aria-pressed", "true")
+    expect(panel.get_by_test_id("event-payload")).to_contain_text("before 5")
+    expect(page.get_by_test_id("filter-type")).to_have_value("Keep")
+    expect(page.get_by_test_id("paging")).to_contain_text("51–100 of 110")
+    expect(panel.get_by_test_id("tab-events")).to_have_attribute("aria-selected", "true")
+    expect(panel.get_by_test_id("tab-events")).to_contain_text("62")
 
 
 def test_text_that_is_typed_or_selected_survives_changes(open_page: Open, site: Any, ns: str) -> None:

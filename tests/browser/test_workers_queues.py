@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from conftest import Site
 from harness import EngineProcess
 from playwright.sync_api import Locator, Page, expect
 from sites import everywhere
+from waiting import eventually
 
 Open = Callable[..., Page]
 
@@ -91,6 +93,105 @@ def test_claimed_by_leads_to_the_worker_and_its_tasks_are_counted(open_page: Ope
         expect(worker_row(page, second)).to_contain_text(expected)
     page.go_back()
     expect(page.get_by_test_id("detail").get_by_role("link", name=second)).to_be_visible()
+
+
+Counts = dict[str, tuple[int, int]]
+
+
+class Leases:
+    """Who holds what, as the database has it."""
+
+    def __init__(self, site: Site) -> None:
+        self._file = site.engine.backend.removeprefix("sqlite://")
+
+    def counts(self) -> Counts:
+        """The workflow tasks and activities of each active worker."""
+        rows = self._all(
+            """
+            SELECT id, (SELECT count(*) FROM workflows WHERE dispatch_claimed_by = w.id AND task_token IS NOT NULL),
+                   (SELECT count(*) FROM workflow_activities WHERE claimed_by = w.id AND status = 'RUNNING')
+            FROM workflow_workers w WHERE status = 'active'"""
+        )
+        return {worker_id: (tasks, activities) for worker_id, tasks, activities in rows}
+
+    def held(self) -> list[int]:
+        """All workflow tasks and activities that are held."""
+        return [sum(each) for each in zip((0, 0), *self.counts().values(), strict=True)]
+
+    def holder(self, run: str) -> str:
+        """The worker that holds the workflow task of a run, blank when nobody does."""
+        ((holder, token),) = self._all(f"SELECT dispatch_claimed_by, task_token FROM workflows WHERE id = '{run}'")
+        return str(holder) if token else ""
+
+    def _all(self, sql: str) -> list[Any]:
+        with closing(sqlite3.connect(self._file, timeout=30)) as database:
+            return database.execute(sql).fetchall()
+
+
+def shown_counts(page: Page) -> Counts:
+    """The counts of active workers as the page shows them."""
+    rows = page.evaluate(
+        """[...document.querySelectorAll('[data-testid=worker-row][data-status=active]')].map((row) =>
+          [row.dataset.id, ...[...row.querySelectorAll('td.number')].map((cell) => parseInt(cell.textContent))])"""
+    )
+    return {worker_id: (tasks, activities) for worker_id, tasks, activities in rows}
+
+
+class TestLeases:
+    """Two workers under load that hold tasks until the test lets them go on; one of them is killed."""
+
+    @pytest.fixture
+    def site(self) -> Iterator[Site]:
+        with EngineProcess(env={"ASSAY_WF_DISPATCH_TIMEOUT_SECS": "6"}) as engine:
+            yield Site(engine, engine.url)
+
+    def test_counts_and_claims_are_those_of_the_database_under_load_after_a_kill_and_at_rest(
+        self, open_page: Open, site: Any, ns: str, worker: Any, tmp_path: Path
+    ) -> None:
+        gate, leases = tmp_path / "gate", Leases(site)
+        processes = [worker("holding.lua", GATE=str(gate)) for _ in range(2)]
+        page = open_page(site.page_url(ns, "workers"))
+
+        def agreed(*least: int) -> Callable[[], bool]:
+            """The page agrees with the database, and at least so much is held."""
+
+            def check() -> bool:
+                held = leases.held()
+                enough = all(many >= few for many, few in zip(held, least, strict=True))
+                return enough and shown_counts(page) == leases.counts()
+
+            return check
+
+        for number in range(6):
+            site.start(ns, f"{ns}-activity-{number}", "HoldActivity")
+        for number in range(60):
+            site.start(ns, f"{ns}-quick-{number}", "Quick")
+        eventually(page, agreed(0, 6), "counts agree under load")
+        quick = {"namespace": ns, "type": "Quick", "status": "COMPLETED", "limit": "100"}
+        eventually(page, lambda: len(site.client.call("GET", "workflows", query=quick)) == 60, "the load is over")
+        for number in range(2):
+            site.start(ns, f"{ns}-task-{number}", "HoldTask")
+        eventually(page, agreed(2, 6), "counts agree when nothing moves")
+
+        run = f"{ns}-task-0"
+        panel = open_page(site.page_url(ns, rest=f"/{run}?tab=overview"))
+        link = panel.get_by_test_id("detail").locator("a.mono[href*='/workers']")
+
+        def claimed() -> bool:
+            return "".join(link.all_text_contents()) == leases.holder(run)
+
+        eventually(panel, lambda: leases.holder(run) and claimed(), "the panel leads to the holder of the lease")
+        before = leases.counts()
+        processes[0].kill()
+        eventually(page, lambda: len(before.keys() - leases.counts().keys()) >= 1, "the killed worker is lost", 90)
+        eventually(page, agreed(0, 0), "counts agree after the kill")
+        eventually(panel, claimed, "the panel tells who holds the lease now")
+        gate.touch()
+        done = {"namespace": ns, "status": "COMPLETED", "limit": "100"}
+        eventually(page, lambda: len(site.client.call("GET", "workflows", query=done)) == 68, "all runs end", 120)
+        assert leases.held() == [0, 0]
+        eventually(page, agreed(0, 0), "counts agree at rest")
+        eventually(panel, claimed, "nobody holds it")
 
 
 class TestSilence:
