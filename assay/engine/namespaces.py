@@ -6,8 +6,7 @@ from typing import Any
 
 from assay.engine import texts
 from assay.engine.core import Transaction, verb
-from assay.engine.workflows import check_namespace
-from assay.errors import NamespaceAlreadyExists, NamespaceNotEmpty, NamespaceProtected
+from assay.errors import NamespaceAlreadyExists, NamespaceNotEmpty, NamespaceNotFound, NamespaceProtected
 
 #: dependents of runs that go with them
 DETAILS = ("workflow_events", "workflow_activities", "workflow_timers", "workflow_snapshots")
@@ -32,7 +31,8 @@ def delete(tx: Transaction, *, name: str) -> dict[str, Any]:
 
     Raises NamespaceNotFound, NamespaceProtected (``main``), NamespaceNotEmpty (open runs or schedules).
     """
-    check_namespace(tx, name)
+    if tx.db.value("SELECT 1 FROM namespaces WHERE name = ?", (name,)) is None:
+        raise NamespaceNotFound(f"namespace '{name}' not found; look at the list of namespaces")
     if name == "main":
         raise NamespaceProtected("the namespace 'main' cannot be deleted")
     open_runs = tx.db.value("SELECT count(*) FROM workflows WHERE namespace = ? AND completed_at IS NULL", (name,))
