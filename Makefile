@@ -101,7 +101,7 @@ soak: $(STAMP)
 # The tests that make up their cases, with many more of them: some half an hour.
 deep: $(STAMP)
 	@ASSAY_SOAK=1 ASSAY_ORACLE_HISTORIES=2000 ASSAY_REPLAY_PROGRAMS=60 $(BIN)/python -m pytest tests/points tests/test_oracle.py \
-	  tests/test_replay_equality.py tests/test_contract_under_faults.py tests/test_api_fuzz.py tests/instances/test_starting_together.py
+	  tests/test_replay_equality.py tests/test_contract_under_faults.py tests/test_api_fuzz.py
 
 wheel: $(STAMP)
 	@rm -rf build dist

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -15,8 +14,7 @@ from soundness import assert_invariants
 from assay.config import Config
 from assay.engine import Engine
 
-#: rounds of one test; with ASSAY_SOAK=1 as many as it takes to meet what is rare
-ROUNDS = 20 if os.environ.get("ASSAY_SOAK") == "1" else 8
+ROUNDS = 20
 
 
 def _start(url: str, together: Barrier, results: multiprocessing.SimpleQueue[str]) -> None:
