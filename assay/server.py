@@ -16,6 +16,7 @@ import sys
 import time
 from typing import Any
 
+from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 
@@ -195,6 +196,8 @@ class _Application(BaseApplication):
     def __init__(self, settings: dict[str, Any], config: Config) -> None:
         self._settings = settings
         self._config = config
+        # Processes are found by the command that was typed, so gunicorn gives them no other title.
+        util._setproctitle = lambda _title: None
         super().__init__()
 
     def load_config(self) -> None:

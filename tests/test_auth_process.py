@@ -274,7 +274,9 @@ def test_an_engine_hides_the_password_of_its_database(postgres_database: str) ->
     assert password in backend
     with EngineProcess(backend) as engine:
         assert status_of(engine.url, None, "health") == 200
-        assert password not in process_list()
+        listed = process_list()
+        assert password not in listed
+        assert sum(" serve " in line and "***" in line for line in listed.splitlines()) >= 2, "master and worker"
         assert password not in engine.log() + engine.out()
 
 
