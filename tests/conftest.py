@@ -40,7 +40,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Among several processes, each gets the same number of neighbours: let each begin with some of the long tests.
     """
-    wanted = [item for item in items if TIMED or not item.get_closest_marker("measured")][::SHARE]
+    without = {"undisturbed"} if FAULTS else set()
+    without |= set() if TIMED else {"measured"}
+    wanted = [item for item in items if without.isdisjoint(mark.name for mark in item.iter_markers())][::SHARE]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(wanted)])
     items[:] = wanted
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

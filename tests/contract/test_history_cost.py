@@ -13,6 +13,8 @@ from worker import Worker, activity, side_effect, start, wait
 from assay.engine import Engine, workflows
 from assay.store.database import Connection
 
+pytestmark = pytest.mark.undisturbed
+
 SHORT, LONG = 10, 1500
 BATCH = 100
 #: methods of a connection that answer with rows

@@ -24,6 +24,8 @@ from assay.errors import (
     WorkflowAlreadyExists,
 )
 
+pytestmark = pytest.mark.undisturbed
+
 Answer = dict[str, Any] | BaseException
 
 
