@@ -149,11 +149,11 @@ def error(status: int, text: str, reason: str = "Error", code: str = "some_code"
 
 def _read(reader: Any, number: int) -> Request | None:
     line = reader.readline().decode("latin-1").split()
-    if len(line) != 3:
+    if len(line) != 3 or not line[2].startswith("HTTP/"):
         return None  # the end, or no HTTP: a client may try TLS
     headers: dict[str, str] = {}
     while (header := reader.readline()) not in (b"\r\n", b""):
-        name, _, value = header.decode().partition(":")
+        name, _, value = header.decode("latin-1").partition(":")
         headers[name.strip().lower()] = value.strip()
     body = reader.read(int(headers.get("content-length", 0)))
     path, _, query = line[1].partition("?")
