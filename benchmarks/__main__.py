@@ -1,4 +1,4 @@
-"""``python -m benchmarks [--only W1,W3] [--backend postgres] [--repeat N] [--long] [--json]``: run the workloads."""
+"""``python -m benchmarks``: run the workloads; ``--help`` tells which and how."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def main() -> int:
     failed = False
     for name in options.only or _all(options.backend):
         try:
-            numbers = median([_run(workloads[name], backend) for _ in range(options.repeat)])
+            numbers = median([_run(workloads[name], backend, options.workers) for _ in range(options.repeat)])
         except AssertionError as error:
             failed = True
             _print({"workload": name, "failed": str(error)})
@@ -47,6 +47,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure assay with real processes.")
     parser.add_argument("--only", type=_names, metavar="W1,W3", help="these workloads only")
     parser.add_argument("--backend", choices=list(STORES), default="sqlite", help="the database (default: sqlite)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="so many workers of the queue (default: 1)")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="run each N times and print the medians")
     parser.add_argument("--long", action="store_true", help=f"W2 with {LONG_STEPS} steps")
     parser.add_argument("--json", action="store_true", help="JSON lines only, nothing on stderr")
@@ -66,8 +67,10 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _run(workload: Any, backend: type[Store]) -> Numbers:
+def _run(workload: Any, backend: type[Store], workers: int) -> Numbers:
     with Stage(backend()) as stage:
+        for _ in range(workers - 1):
+            stage.add_worker(stage.engine)
         numbers: Numbers = workload(stage)
         return numbers
 
