@@ -13,20 +13,9 @@ from typing import Any
 from assay.engine import Engine, invariants
 from assay.store.database import Connection
 from assay.store.models import MODELS
+from benchmarks.statements import METHODS as STATEMENTS
 
 TABLES = [model._meta.table_name for model in MODELS]
-STATEMENTS = (
-    "execute",
-    "execute_later",
-    "execute_many",
-    "update_many",
-    "insert",
-    "insert_many",
-    "value",
-    "one",
-    "all",
-    "tuples",
-)
 
 
 class Crash(BaseException):

@@ -12,55 +12,25 @@ from typing import Any
 from assay.engine import workflows
 from assay.engine.core import Engine, Transaction, verb
 from assay.engine.together import Together
-from assay.engine.values import encode
 from assay.engine.workflows import NewRun
 from assay.errors import AssayError, NotReady
 
 
-def start(
-    engine: Engine,
-    *,
-    workflow_type: str,
-    workflow_id: str,
-    namespace: str = "main",
-    input: Any = None,
-    task_queue: str = "default",
-    search_attributes: dict[str, Any] | None = None,
-    execution_timeout_secs: float | None = None,
-) -> dict[str, Any]:
-    """As ``workflows.start``, perhaps in one transaction with others."""
+def start(engine: Engine, **fields: Any) -> dict[str, Any]:
+    """As ``workflows.start``, perhaps in one transaction with others; ``fields`` as those of ``workflows.asked``."""
 
     def alone() -> dict[str, Any]:
-        return workflows.start(
-            engine,
-            workflow_type=workflow_type,
-            workflow_id=workflow_id,
-            namespace=namespace,
-            input=input,
-            task_queue=task_queue,
-            search_attributes=search_attributes,
-            execution_timeout_secs=execution_timeout_secs,
-        )
+        return workflows.start(engine, **fields)
 
-    limit = engine.config.max_payload_bytes
     try:
-        text = encode("input", input, limit)
+        new = workflows.asked(engine, **fields)
     except AssayError:
         return alone()
-    if search_attributes:
+    if new.search_attributes:
         return alone()  # rare: they have more rows to write
-    new = NewRun(
-        id=workflow_id,
-        namespace=namespace,
-        workflow_type=workflow_type,
-        task_queue=task_queue,
-        input=text,
-        search_attributes={},
-        execution_timeout_secs=execution_timeout_secs,
-    )
     if engine.starts is None:
         engine.starts = Together(lambda runs: _share(engine, runs))
-    answer: dict[str, Any] = engine.starts.do(new, len(text or ""), alone)
+    answer: dict[str, Any] = engine.starts.do(new, len(new.input or ""), alone)
     return answer
 
 

@@ -14,7 +14,7 @@ import orjson
 
 from assay import clock
 from assay.engine import closing, history, search
-from assay.engine.core import Transaction, verb
+from assay.engine.core import Engine, Transaction, verb
 from assay.engine.run import Run
 from assay.engine.search import VERSION_ATTRIBUTE
 from assay.engine.values import encode, raw
@@ -137,9 +137,8 @@ def started(workflow_id: str, run_id: str) -> dict[str, Any]:
     return {"workflow_id": workflow_id, "run_id": run_id, "status": PENDING}
 
 
-@verb
-def start(
-    tx: Transaction,
+def asked(
+    engine: Engine,
     *,
     workflow_type: str,
     workflow_id: str,
@@ -148,25 +147,27 @@ def start(
     task_queue: str = "default",
     search_attributes: dict[str, Any] | None = None,
     execution_timeout_secs: float | None = None,
-) -> dict[str, Any]:
-    """Start a run, PENDING and dispatchable in the same commit.
+) -> NewRun:
+    """The run that a client asks for. Raises PayloadTooLarge."""
+    return NewRun(
+        id=workflow_id,
+        namespace=namespace,
+        workflow_type=workflow_type,
+        task_queue=task_queue,
+        input=encode("input", input, engine.config.max_payload_bytes),
+        search_attributes=search_attributes or {},
+        execution_timeout_secs=execution_timeout_secs,
+    )
+
+
+@verb
+def start(tx: Transaction, *, workflow_id: str, namespace: str = "main", **fields: Any) -> dict[str, Any]:
+    """Start a run, PENDING and dispatchable in the same commit; ``fields`` as those of ``asked``.
 
     Raises NamespaceNotFound, WorkflowAlreadyExists, PayloadTooLarge.
     """
-    limit = tx.engine.config.max_payload_bytes
     check_namespace(tx, namespace)
-    run_id = create(
-        tx,
-        NewRun(
-            id=workflow_id,
-            namespace=namespace,
-            workflow_type=workflow_type,
-            task_queue=task_queue,
-            input=encode("input", input, limit),
-            search_attributes=search_attributes or {},
-            execution_timeout_secs=execution_timeout_secs,
-        ),
-    )
+    run_id = create(tx, asked(tx.engine, workflow_id=workflow_id, namespace=namespace, **fields))
     if run_id is None:
         raise id_taken(workflow_id)
     return started(workflow_id, run_id)
