@@ -1,9 +1,9 @@
 // Boot and frame: sidebar, status bar, the view that the address names. Views register in VIEWS.
 
 import { html, render, useEffect, useReducer, useState } from "../vendor/htm/preact-standalone.js";
-import { adopt, change, path, request, session, toLogin, useQuery } from "./data.js";
+import { adopt, change, path, request, session, useQuery } from "./data.js";
 import { connection, followNamespace } from "./live.js";
-import { config, currentRoute, go, href, watchRoute } from "./route.js";
+import { config, currentRoute, go, href, safeNext, watchRoute } from "./route.js";
 import { Dialogs, Failure, Guard, Icon, Loading, recall, remember, toast, Toasts, useModule, useWatched } from "./ui.js";
 
 // name -> title in the sidebar and on the tab, and the module whose default export renders it with {ns, route}
@@ -63,13 +63,14 @@ function toggleTheme() {
 }
 
 async function signOut() {
+  const next = location.pathname + location.search;
   try {
     await change("DELETE", "/session");
   } catch (error) {
     toast(error.message, { tone: "red" });
     return;
   }
-  toLogin();
+  location.replace(href("login", { next })); // a new page has forgotten everything
 }
 
 function SidebarFooter() {
@@ -130,12 +131,12 @@ const NoNamespace = ({ ns, view }) => html`<div class="pad"><h1 tabindex="-1">No
 
 let shownView = null;
 
-/** The view of the address; after a change the focus is on its heading, so that readers hear where they are. */
+/** The view of the address; after a change the focus is on its heading, unless a form took it up again. */
 function View({ name, view, ...props }) {
   const { module, error, retry } = useModule(name, view.load);
   useEffect(() => {
     if (!module) return;
-    if (shownView && shownView !== name) document.querySelector("main h1")?.focus({ preventScroll: true });
+    if (shownView && shownView !== name && !document.querySelector("main :focus")) document.querySelector("main h1")?.focus({ preventScroll: true });
     shownView = name;
   }, [module]);
   if (error) return html`<div class="pad"><${Failure} error=${error} retry=${retry} /></div>`;
@@ -186,16 +187,20 @@ function Frame({ route }) {
 
 function App() {
   const route = useRoute();
-  if (route.view === "login" && config.authMode !== "open") {
+  const login = route.view === "login";
+  const enters = login && (config.authMode === "open" || session.csrf); // who is in has no need of the login page
+  useEffect(() => {
+    if (enters) go(safeNext(route.params.next), { replace: true });
+  }, [enters]);
+  if (enters) return html`<${Toasts} />`;
+  if (login) {
     return html`<main class="login-page"><${View} name="login" view=${LOGIN} route=${route} brand=${html`<${Brand} />`} /></main><${Toasts} />`;
   }
   return html`<${Frame} route=${route} /><${Dialogs} /><${Toasts} />`;
 }
 
 async function start() {
-  if (config.authMode === "open") {
-    if (currentRoute().view === "login") go(href("workflows", { ns: config.defaultNamespace }), { replace: true });
-  } else if (currentRoute().view !== "login") {
+  if (config.authMode !== "open") {
     try {
       adopt((await request("/session")).data);
     } catch (error) {

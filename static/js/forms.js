@@ -6,13 +6,13 @@
 //   <//>
 //
 // A field finds its value and its errors in the form around it. `send(values)` may throw an ApiError: its `fields`
-// appear at the fields, its sentence above the buttons when it is about anything else. The values stay until the dialog is
-// closed; when the session ends meanwhile, they are there again after the sign-in.
+// appear at the fields, its sentence above the buttons when it is about anything else. The values stay until they are sent
+// or the form is left; when the session ends meanwhile, they are there again after the sign-in.
 
 import { createContext, html, useContext, useEffect, useLayoutEffect, useRef, useState } from "../vendor/htm/preact-standalone.js";
 import { RawJson } from "./data.js";
 import { checkJson } from "./json.js";
-import { Draft, Icon } from "./ui.js";
+import { Icon, useDraft } from "./ui.js";
 
 const FormContext = createContext(null);
 let lastId = 0;
@@ -25,11 +25,10 @@ function useId() {
 /** A modal dialog; Escape closes it. `subject` is the id of what it is about. */
 export function Dialog({ title, subject, close, children, wide = false, className = "" }) {
   const box = useRef(null);
-  const typed = useContext(Draft)?.last;
   const id = useId();
   useLayoutEffect(() => {
     box.current.showModal();
-    ((typed && box.current.querySelector(`[name="${typed}"]`)) || box.current.querySelector("[autofocus]") || box.current.querySelector("input:not([readonly]), textarea, select") || box.current).focus();
+    (box.current.querySelector("[autofocus]") || box.current.querySelector("input:not([readonly]), textarea, select") || box.current).focus();
   }, []);
   const cancel = (event) => {
     event.preventDefault();
@@ -47,13 +46,13 @@ export function Dialog({ title, subject, close, children, wide = false, classNam
 export const jsonValue = (text) => (text.trim() ? new RawJson(text.trim()) : undefined);
 
 /**
- * A form; `children` are fields, `actions` what stands before the buttons. `initial` holds the first values by name.
- * `send(values)` is called once at a time, and never while a field says that its text is wrong. `leave` is the label of
- * the button that changes nothing.
+ * A form; `children` are fields, `notice` what stands before the buttons. `initial` holds the first values by name.
+ * `send(values)` is called once at a time, and never while a field says that its text is wrong; afterwards the form is
+ * as it was at first. `leave` is the label of the button that changes nothing, `name` the form's own on its page.
  */
-export function Form({ initial = {}, send, submit = "Save", danger = false, dismiss, leave = "Cancel", notice, children, ...rest }) {
-  const draft = useContext(Draft);
-  const [values, setValues] = useState(draft?.values || initial);
+export function Form({ name = "form", initial = {}, send, submit = "Save", danger = false, dismiss, leave = "Cancel", notice, children, ...rest }) {
+  const draft = useDraft(name);
+  const [values, setValues] = useState(draft.values || initial);
   const latest = useRef(values); // a key and Enter may come faster than the next rendering
   const [sending, setSending] = useState(false);
   const [failure, setFailure] = useState(null);
@@ -62,12 +61,21 @@ export function Form({ initial = {}, send, submit = "Save", danger = false, dism
   const form = useRef(null);
   const busy = useRef(false);
   const alive = useRef(true);
-  useEffect(() => () => (alive.current = false), []);
+  useEffect(() => {
+    if (draft.last) form.current.querySelector(`[name="${draft.last}"]`)?.focus();
+    return () => (alive.current = false);
+  }, []);
   const set = (name, value) => {
     latest.current = { ...latest.current, [name]: value };
     setValues(latest.current);
-    if (draft) Object.assign(draft, { values: latest.current, last: name });
+    Object.assign(draft, { values: latest.current, last: name });
     if (failure?.fields?.[name]) setFailure({ ...failure, fields: { ...failure.fields, [name]: undefined } });
+  };
+  const begin = () => {
+    latest.current = initial;
+    setValues(initial);
+    setTried(false);
+    Object.assign(draft, { values: null, last: null });
   };
   const focusFirstError = () => setTimeout(() => form.current?.querySelector("[aria-invalid=true]")?.focus());
   const submitted = async (event) => {
@@ -80,6 +88,7 @@ export function Form({ initial = {}, send, submit = "Save", danger = false, dism
     setFailure(null);
     try {
       await send(latest.current);
+      if (alive.current) begin();
     } catch (error) {
       if (alive.current) {
         setFailure({ message: error.message, fields: error.fields || {} });

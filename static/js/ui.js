@@ -1,6 +1,7 @@
 // Small parts that every view uses: status badges, times, copy buttons, tables, paging, messages, toasts, dialogs' host.
 
-import { createContext, html, useEffect, useErrorBoundary, useReducer, useRef, useState } from "../vendor/htm/preact-standalone.js";
+import { createContext, html, useContext, useEffect, useErrorBoundary, useReducer, useRef, useState } from "../vendor/htm/preact-standalone.js";
+import { currentRoute } from "./route.js";
 
 /** Call a function with every change of a {watchers} object and render again. */
 export function useWatched(source) {
@@ -317,12 +318,31 @@ export function Toasts() {
   </div>`;
 }
 
+// ----------------------------------------------------------------------------------------------------- drafts
+
+const drafts = new Map();
+
+/** In a dialog: the name of what is typed there. */
+const DraftName = createContext(null);
+
+/**
+ * What is typed and not sent yet: {values, last} by field, `last` being the field typed in. It lives as long as what
+ * shows it, and outlives a sign-in in between. `name` tells the forms of a page apart; in a dialog it is not needed.
+ */
+export function useDraft(name) {
+  const key = useContext(DraftName) ?? name;
+  const [draft] = useState(() => {
+    const kept = drafts.get(key);
+    drafts.delete(key);
+    return kept || { values: null, last: null };
+  });
+  useEffect(() => () => currentRoute().view === "login" && draft.values && drafts.set(key, draft), []);
+  return draft;
+}
+
 // ---------------------------------------------------------------------------------------------------- dialogs
 
 const dialogs = { list: [], watchers: new Set(), last: 0 };
-
-/** What is typed into an open dialog: {values, last}, `last` being the field. It outlives a sign-in in between. */
-export const Draft = createContext(null);
 
 function setDialogs(list) {
   dialogs.list = list;
@@ -343,13 +363,11 @@ export function openDialog(component, props = {}) {
       setTimeout(() => (before?.isConnected ? before : document.querySelector("main h1"))?.focus());
       resolve(value);
     };
-    setDialogs([...dialogs.list, { id, component, draft: {}, props: { ...props, close } }]);
+    setDialogs([...dialogs.list, { id, component, props: { ...props, close } }]);
   });
 }
 
-export const hasDialog = () => dialogs.list.length > 0;
-
 export function Dialogs() {
   const { list } = useWatched(dialogs);
-  return list.map(({ id, component, draft, props }) => html`<${Draft.Provider} key=${id} value=${draft}><${component} ...${props} /><//>`);
+  return list.map(({ id, component, props }) => html`<${DraftName.Provider} key=${id} value=${`dialog ${id}`}><${component} ...${props} /><//>`);
 }

@@ -130,7 +130,7 @@ def test_a_wrong_key_gives_a_sentence_and_the_field_keeps_nothing(open_page: Ope
     expect(page.get_by_test_id("status-bar")).to_be_visible()
 
 
-def test_signing_in_leads_only_into_the_dashboard(open_page: Open, site: Any, key: str) -> None:
+def test_signing_in_leads_only_into_the_dashboard(open_page: Open, site: Any, key: str, context: Any) -> None:
     page = open_page("/workflow/login", ready="login-form")
     inside = "/tools/assay/workflow"
     outside = (
@@ -143,9 +143,11 @@ def test_signing_in_leads_only_into_the_dashboard(open_page: Open, site: Any, ke
         "%zz",
     )
     for there in outside:
+        context.clear_cookies()
         page.goto(f"{site.url}/workflow/login?next={quote(there, safe='')}")
         sign_in(page, key)
         expect(page).to_have_url(f"{site.url}/workflow/ns/main/workflows")
+    context.clear_cookies()
     page.goto(f"{site.url}/workflow/login?next={quote(f'{inside}/ns/main/queues?x=%2F', safe='')}")
     sign_in(page, key)
     expect(page).to_have_url(f"{site.url}/workflow/ns/main/queues?x=%2F")
@@ -212,16 +214,93 @@ def test_what_is_typed_into_a_dialog_is_there_again_after_the_session_ended(
     expect(payload).to_have_value("")
 
 
+def lose_and_renew(page: Page, site: Any, made: Any, key: str, view: str) -> None:
+    """The session of ``made`` ends, a look at ``view`` notices, and somebody signs in again."""
+    site.client.call("DELETE", "api-keys", str(made["id"]))
+    site.client.call("POST", "namespaces", body={"name": f"{view}-{made['id']}"})  # an event that every view follows
+    expect(page.get_by_test_id("login-form")).to_be_visible()
+    sign_in(page, key)
+
+
+def test_a_namespace_that_is_being_named_is_there_again_after_the_session_ended(
+    open_page: Open, site: Any, ns: str, key: str
+) -> None:
+    made = site.client.call("POST", "api-keys")
+    page = open_page(f"/workflow/settings?ns={ns}", ready="login-form")
+    sign_in(page, made["plaintext"])
+    name = page.get_by_test_id("namespace-form").get_by_test_id("field-name")
+    name.fill(f"{ns}-new")
+    lose_and_renew(page, site, made, key, "settings")
+    expect(name).to_have_value(f"{ns}-new")
+    expect(name).to_be_focused()
+    page.get_by_test_id("namespace-form").get_by_test_id("submit").click()
+    expect(page.locator(f'[data-testid="namespace-row"][data-name="{ns}-new"]')).to_be_visible()
+    expect(name).to_have_value("")
+    page.get_by_test_id("nav-workers").click()
+    page.get_by_test_id("nav-settings").click()
+    expect(name).to_have_value("")
+
+
+def test_a_filter_that_is_being_typed_is_there_again_after_the_session_ended(
+    open_page: Open, site: Any, ns: str, key: str
+) -> None:
+    site.start(ns, f"{ns}-1", search_attributes={"env": "prod"})
+    site.start(ns, f"{ns}-2")
+    made = site.client.call("POST", "api-keys")
+    page = open_page(f"/workflow/ns/{ns}/workflows", ready="login-form")
+    sign_in(page, made["plaintext"])
+    expect(page.get_by_test_id("workflow-row")).to_have_count(2)
+    field = page.get_by_test_id("filter-search_attrs")
+    field.fill('{"env": "pro')
+    expect(page.get_by_text("Not a JSON object")).to_be_visible()
+    lose_and_renew(page, site, made, key, "workflows")
+    expect(field).to_have_value('{"env": "pro')
+    expect(field).to_be_focused()
+    page.keyboard.type('d"}')
+    expect(page.get_by_test_id("workflow-row")).to_have_count(1)
+    page.get_by_test_id("filter-clear").click()
+    expect(field).to_have_value("")
+    expect(page.get_by_test_id("workflow-row")).to_have_count(2)
+
+
+def test_what_was_typed_is_forgotten_when_somebody_signs_out(open_page: Open, site: Any, ns: str, key: str) -> None:
+    page = open_page(f"/workflow/settings?ns={ns}", ready="login-form")
+    sign_in(page, key)
+    name = page.get_by_test_id("namespace-form").get_by_test_id("field-name")
+    name.fill("secret-project")
+    page.get_by_test_id("sign-out").click()
+    expect(page.get_by_test_id("login-form")).to_be_visible()
+    sign_in(page, key)
+    expect(name).to_have_value("")
+
+
+def test_the_login_page_is_not_for_those_who_are_signed_in(
+    open_page: Open, site: Any, ns: str, key: str, context: Any
+) -> None:
+    page = open_page("/workflow/login", ready="login-form")
+    sign_in(page, key)
+    expect(page.get_by_test_id("status-bar")).to_be_visible()
+    inside = f"/tools/assay/workflow/ns/{ns}/queues"
+    again = "/tools/assay/workflow/login"
+    for wanted, found in ((inside, "Queues"), ("//evil.example/", "Workflows"), (again, "Workflows")):
+        page.goto(f"{site.url}/workflow/login?next={quote(wanted, safe='')}")
+        expect(page.get_by_role("heading", level=1)).to_have_text(found)
+        assert "/login" not in page.url and page.url.startswith(f"{site.url}/workflow/")
+    page.goto(f"{site.url}/workflow/login")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Workflows")
+    expect(page.get_by_test_id("login-form")).to_have_count(0)
+
+
 def test_a_new_session_in_another_tab_does_not_stop_this_one(
     open_page: Open, site: Any, ns: str, key: str, guard: Any
 ) -> None:
     guard.expect_status(403)
     site.start(ns, f"{ns}-1")
     page = open_page(f"/workflow/ns/{ns}/workflows", ready="login-form")
+    other = open_page("/workflow/login", ready="login-form")
     sign_in(page, key)
     row = page.locator(f'[data-testid="workflow-row"][data-id="{ns}-1"]')
     expect(row).to_be_visible()
-    other = open_page("/workflow/login", ready="login-form")
     sign_in(other, key)
     expect(other.get_by_test_id("status-bar")).to_be_visible()
     row.get_by_test_id("row-action-cancel").click()

@@ -40,11 +40,9 @@ function NamespaceRow({ name, createdAt, remove }) {
 
 function Namespaces({ ns }) {
   const { data, error, retry, loading } = useQuery("/namespaces", { topics: ["namespaces"] });
-  const [round, setRound] = useState(0);
   const create = async ({ name = "" }) => {
     await change("POST", "/namespaces", { name: name.trim() }, ["namespaces"]);
     toast(`Namespace '${name.trim()}' created`);
-    setRound(round + 1);
   };
   const remove = (name) =>
     openDialog(Confirm, {
@@ -61,7 +59,7 @@ function Namespaces({ ns }) {
     ${loading && html`<${Loading} />`}
     ${data && html`<${Table} label="Namespaces" scroll="namespaces" head=${HEAD}>
       ${data.map(({ name, created_at: createdAt }) => html`<${NamespaceRow} key=${name} name=${name} createdAt=${createdAt} remove=${remove} />`)}<//>`}
-    <${Form} key=${round} class="form inline" send=${create} submit="Create namespace" data-testid="namespace-form">
+    <${Form} name="namespace" class="form inline" send=${create} submit="Create namespace" data-testid="namespace-form">
       <${TextField} name="name" label="New namespace" required maxlength="63" hint="1 to 63 of a-z A-Z 0-9 . _ -" /><//>
   </section>`;
 }

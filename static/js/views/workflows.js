@@ -3,7 +3,7 @@
 import { html, useEffect, useRef, useState } from "../../vendor/htm/preact-standalone.js";
 import { path, useQuery } from "../data.js";
 import { currentRoute, go, goWith, href, runHref } from "../route.js";
-import { ACTIONS, Duration, Empty, Failure, Icon, Loading, Paging, RunStatus, STATUSES, Table, Time, useModule } from "../ui.js";
+import { ACTIONS, Duration, Empty, Failure, Icon, Loading, Paging, RunStatus, STATUSES, Table, Time, useDraft, useModule } from "../ui.js";
 
 const PAGE_SIZE = 50;
 const TYPING_MS = 300;
@@ -31,30 +31,40 @@ const pageOf = ({ params }) => Math.min(1e6, Math.max(1, Math.floor(Number(param
 // ---------------------------------------------------------------------------------------------------- filters
 
 /** A filter that is typed: the address follows 300 ms after the last key; `wrong(text)` holds it back. */
-function TypedFilter({ name, label, value, wrong, type = "text", ...rest }) {
-  const [text, setText] = useState(value);
+function TypedFilter({ ns, name, label, value, wrong, type = "text", ...rest }) {
+  const draft = useDraft(`filter ${name} ${ns}`);
+  const [text, setText] = useState(draft.values?.[name] ?? value);
   const pending = useRef(0);
   const sent = useRef(value);
-  useEffect(() => {
-    if (value === sent.current) return;
-    sent.current = value; // Back, Forward or Clear filters
-    setText(value);
-  }, [value]);
-  useEffect(() => () => clearTimeout(pending.current), []);
-  const error = text.trim() && wrong?.(text);
-  const typed = (event) => {
-    const next = event.target.value;
+  const field = useRef(null);
+  const typed = (next) => {
     setText(next);
+    Object.assign(draft, { values: { [name]: next }, last: name });
     clearTimeout(pending.current);
     if (next.trim() && wrong?.(next)) return;
     pending.current = setTimeout(() => {
       sent.current = next.trim();
+      draft.values = null; // it is in the address now
       goWith({ [name]: next.trim(), page: null }, { replace: true });
     }, TYPING_MS);
   };
+  useEffect(() => {
+    if (value === sent.current) return;
+    sent.current = value; // Back, Forward or Clear filters
+    draft.values = null;
+    setText(value);
+  }, [value]);
+  useEffect(() => {
+    if (draft.values) {
+      typed(text);
+      field.current.focus();
+    }
+    return () => clearTimeout(pending.current);
+  }, []);
+  const error = text.trim() && wrong?.(text);
   return html`<div class="filter filter-${name}">
     <label for="filter-${name}">${label}</label>
-    <input id="filter-${name}" type=${type} data-testid="filter-${name}" value=${text} onInput=${typed} autocomplete="off" autocapitalize="off" spellcheck=${false}
+    <input ref=${field} id="filter-${name}" type=${type} data-testid="filter-${name}" value=${text} onInput=${(event) => typed(event.target.value)} autocomplete="off" autocapitalize="off" spellcheck=${false}
       aria-invalid=${error ? "true" : undefined} aria-describedby=${error ? `filter-${name}-error` : undefined} ...${rest} />
     ${error && html`<p class="error" id="filter-${name}-error" role="alert">${error}</p>`}
   </div>`;
@@ -67,15 +77,15 @@ function Filters({ ns, filters, clear }) {
   const any = FILTERS.some((name) => currentRoute().params[name]);
   const options = (names) => names.map((name) => html`<option key=${name} value=${name} />`);
   return html`<div class="toolbar" role="search" aria-label="Filter the runs">
-    <${TypedFilter} key="q" name="q" label="Search" value=${filters.q} type="search" placeholder="Id or type" />
+    <${TypedFilter} ns=${ns} key="q" name="q" label="Search" value=${filters.q} type="search" placeholder="Id or type" />
     <div class="filter filter-status"><label for="filter-status">Status</label>
       <select id="filter-status" data-testid="filter-status" value=${filters.status.toUpperCase()} onChange=${(event) => goWith({ status: event.target.value, page: null })}>
         <option value="">All</option>
         ${Object.entries(STATUSES).map(([status, [, word]]) => html`<option key=${status} value=${status} selected=${status === filters.status.toUpperCase()}>${word}</option>`)}
       </select></div>
-    <${TypedFilter} key="type" name="type" label="Type" value=${filters.type} list="known-types" />
-    <${TypedFilter} key="task_queue" name="task_queue" label="Queue" value=${filters.task_queue} list="known-queues" />
-    <${TypedFilter} key="search_attrs" name="search_attrs" label="Search attributes" value=${filters.search_attrs} placeholder='{"env": "prod"}'
+    <${TypedFilter} ns=${ns} key="type" name="type" label="Type" value=${filters.type} list="known-types" />
+    <${TypedFilter} ns=${ns} key="task_queue" name="task_queue" label="Queue" value=${filters.task_queue} list="known-queues" />
+    <${TypedFilter} ns=${ns} key="search_attrs" name="search_attrs" label="Search attributes" value=${filters.search_attrs} placeholder='{"env": "prod"}'
       wrong=${(text) => (isObject(text) ? null : 'Not a JSON object; try {"env": "prod"}')} />
     <datalist id="known-types">${options(types)}</datalist><datalist id="known-queues">${options(queues)}</datalist>
     ${any && html`<button type="button" class="button quiet clear" data-testid="filter-clear" onClick=${clear}>Clear filters</button>`}
