@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,31 +28,72 @@ class Echo(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.path == "/redirect":
-            self._send(302, b"", {"Location": "/target"})
-        elif self.path == "/slow":
-            time.sleep(1.5)
-            self._send(200, b"late", {})
-        elif self.path == "/missing":
-            self._send(404, b"nothing here", {"X-Twice": "b"})
-        else:
-            told = {
-                "method": self.command,
-                "path": self.path,
-                "body": body.decode(),
-                "headers": {name.lower(): value for name, value in self.headers.items()},
-            }
-            self._send(200, json.dumps(told).encode(), {"Content-Type": "application/json"})
+        kind, _, rest = self.path[1:].partition("/")
+        special = getattr(self, f"_do_{kind}", None)
+        if special:
+            special(rest)
+            return
+        told = {
+            "method": self.command,
+            "path": self.path,
+            "body": body.decode(),
+            "headers": {name.lower(): value for name, value in self.headers.items()},
+        }
+        self._send(200, json.dumps(told).encode(), {"X-Method": self.command})
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _answer
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_HEAD = _answer
+
+    def _do_redirect(self, rest: str) -> None:
+        """``/redirect/302/target`` leads to ``/target``, ``/redirect/302/http:...`` to another origin."""
+        status, _, target = rest.partition("/")
+        self._send(int(status), b"moved", {"Location": target if ":" in target else f"/{target}"})
+
+    def _do_circle(self, _rest: str) -> None:
+        self._send(307, b"", {"Location": "/circle"})
+
+    def _do_nowhere(self, _rest: str) -> None:
+        self._send(302, b"without an address", {})
+
+    def _do_slow(self, _rest: str) -> None:
+        time.sleep(1.5)
+        with suppress(OSError):  # the client has hung up
+            self._send(200, b"late", {})
+
+    def _do_drip(self, _rest: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "600")
+        self.end_headers()
+        with suppress(OSError):  # the client may hang up
+            for _ in range(600):
+                self.wfile.write(b"x")
+                time.sleep(0.1)
+
+    def _do_short(self, _rest: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "600")
+        self.end_headers()
+        self.wfile.write(b"not all")
+        self.close_connection = True
+
+    def _do_chunked(self, _rest: str) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for piece in (b"one ", b"two ", b"three"):
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _do_missing(self, _rest: str) -> None:
+        self._send(404, b"nothing here", {"X-Twice": "b", "X-Name": "Zo\u00c3\u00ab"})  # the bytes of "Zoë" in UTF-8
 
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in {"Content-Type": "application/json", **headers}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, *_args: object) -> None:
         """Quiet."""
@@ -107,14 +149,71 @@ def test_http_error_statuses_are_answers(site: str) -> None:
 
 
 def test_redirects_are_followed_unless_told_otherwise(site: str) -> None:
-    assert table(f"json.parse(http.get('{site}/redirect').body).path") == "/target"
-    answer = table(f"http.get('{site}/redirect', {{follow_redirects = false}})")
-    assert (answer["status"], answer["headers"]["location"]) == (302, "/target")
+    assert table(f"json.parse(http.get('{site}/redirect/302/target').body).path") == "/target"
+    answer = table(f"http.get('{site}/redirect/302/target', {{follow_redirects = false}})")
+    assert (answer["status"], answer["headers"]["location"], answer["body"]) == (302, "/target", "moved")
+    assert table(f"http.get('{site}/nowhere')")["status"] == 302
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "then"),
+    [
+        *((status, "POST", "GET") for status in (301, 302, 303)),
+        *((status, "PUT", "PUT") for status in (301, 302, 307, 308)),
+        *((303, method, "GET") for method in ("PUT", "PATCH", "DELETE")),
+        *((status, "POST", "POST") for status in (307, 308)),
+        *((status, "GET", "GET") for status in (301, 302, 303, 307, 308)),
+    ],
+)
+def test_a_redirect_keeps_method_and_body_or_becomes_a_get_as_in_browsers(
+    site: str, status: int, method: str, then: str
+) -> None:
+    body = "" if method == "GET" else "body = {n = 1}, "
+    request = f"{{method = '{method}', url = '{site}/redirect/{status}/target', {body} headers = {{own = 'kept'}}}}"
+    told = table(f"json.parse(http.request({request}).body)")
+    kept = method == then and body
+    assert (told["method"], told["path"], told["body"]) == (then, "/target", '{"n":1}' if kept else "")
+    assert told["headers"].get("content-type") == ("application/json" if kept else None)
+    assert told["headers"]["own"] == "kept"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_head_stays_a_head_over_a_redirect(site: str, status: int) -> None:
+    answer = table(f"http.request{{method = 'HEAD', url = '{site}/redirect/{status}/target'}}")
+    assert (answer["status"], answer["headers"]["x-method"]) == (200, "HEAD")
+
+
+def test_credentials_do_not_follow_to_another_origin(site: str) -> None:
+    headers = "{headers = {Authorization = 'Bearer x', Cookie = 'a=b', Own = 'kept'}}"
+    other = site.replace("127.0.0.1", "localhost")
+    told = table(f"json.parse(http.get('{site}/redirect/307/{other}/target', {headers}).body)")
+    assert told["headers"]["own"] == "kept" and not {"authorization", "cookie"} & set(told["headers"])
+    told = table(f"json.parse(http.get('{site}/redirect/307/target', {headers}).body)")
+    assert {"authorization", "cookie"} <= set(told["headers"])
+
+
+def test_redirects_without_an_end_or_out_of_the_web_raise(site: str) -> None:
+    assert LUA.error(f"http.get('{site}/circle')") == (
+        f"http.get failed: more than 10 redirects, the last one to '{site}/circle'"
+    )
+    assert "neither http:// nor https://" in LUA.error(f"http.get('{site}/redirect/302/ftp:x')")
+
+
+def test_a_body_is_read_to_its_end_or_raises(site: str) -> None:
+    assert table(f"http.get('{site}/chunked').body") == "one two three"
+    assert LUA.error(f"http.get('{site}/short')").startswith("http.get failed: ")
+
+
+def test_headers_travel_as_the_bytes_that_they_are(site: str) -> None:
+    assert table(f"http.get('{site}/missing').headers['x-name']") == "Zoë"
+    told = table(f"json.parse(http.get('{site}/x', {{headers = {{name = 'Zoë 😀'}}}}).body)")
+    assert told["headers"]["name"].encode("latin-1").decode() == "Zoë 😀"
 
 
 def test_transport_errors_raise(site: str) -> None:
     assert LUA.error("http.get('http://127.0.0.1:1/')") == "http.get failed: Connection refused"
     assert LUA.error(f"http.post('{site}/slow', nil, {{timeout = 0.2}})") == "http.post failed: timed out after 0.2 s"
+    assert LUA.error(f"http.get('{site}/drip', {{timeout = 0.5}})") == "http.get failed: timed out after 0.5 s"
     assert LUA.error("http.get('ftp://x')").startswith("http.get failed: the url must start with http")
     assert LUA.error("http.get('http://no-such-host.invalid/')").startswith("http.get failed: ")
 
@@ -126,6 +225,12 @@ def test_transport_errors_raise(site: str) -> None:
         ("http.get('http://x', {time = 1})", "http.get: unknown option 'time'"),
         ("http.get('http://x', {timeout = 'x'})", "http.get: option 'timeout' must be a number"),
         ("http.get('http://x', {timeout = -1})", "timeout must be a positive number"),
+        ("http.get('http://x', {timeout = 1e30})", "positive number of seconds, at most 1000000"),
+        ("http.get('http://x', {timeout = 1 / 0})", "positive number of seconds, at most 1000000"),
+        ("http.get('http://x', {timeout = 0 / 0})", "positive number of seconds, at most 1000000"),
+        ("http.request{url = 'http://x', timeout = math.maxinteger}", "positive number of seconds, at most 1000000"),
+        ("http.get('http://x', {headers = {['a b'] = 'c'}})", "'a b' is not a header name"),
+        ("http.get('http://x', {headers = {[''] = 'c'}})", "'' is not a header name"),
         ("http.post('http://x', 5)", "http.post: body must be a string, a table or nil"),
         ("http.post('http://x', {print})", "cannot encode a function at [1]"),
         ("http.get('http://x', {headers = {['a\\n'] = 'b'}})", "control character"),
@@ -179,6 +284,9 @@ def test_shell_exec_checks_its_arguments() -> None:
     assert "unknown option" in LUA.error("shell.exec('true', {dir = '/'})")
     assert "env must map" in LUA.error("shell.exec('true', {env = {['a=b'] = 'x'}})")
     assert "string expected" in LUA.error("shell.exec()")
+    for seconds in ("1e30", "1 / 0", "0 / 0", "math.maxinteger", "0"):
+        text = LUA.error(f"shell.exec('true', {{timeout = {seconds}}})")
+        assert "shell.exec: timeout must be a positive number of seconds, at most 1000000" in text
 
 
 def test_files_are_written_read_and_removed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Operations that may take long: HTTP, shell commands, requests to the engine.
+"""Operations that may take long: HTTP (``web``), shell commands, requests to the engine.
 
 Each is a function of plain values that returns a tuple for Lua and raises ``Failed`` (or any other
 exception) with a text for the script. In an activity they run on a pool of threads; elsewhere they block.
@@ -10,96 +10,23 @@ import os
 import random
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from assay import crashpoints
 from assay.client import NO_BODY, PREFIX, Client, Unreachable, http_error
-
-if TYPE_CHECKING:
-    import urllib3
+from assay.lua.web import Failed, http
 
 CONNECT_SECS = 10.0
 PAGE = 10_000
 crashpoints.declare("worker.request", ":before-send", ":after-answer")
 crashpoints.declare("worker.events", ":before-send", ":after-answer")
-_pool_lock = threading.Lock()
-_pool: list[urllib3.PoolManager] = []
 
 
-class Failed(Exception):
-    """The operation failed; the text is meant for the author of the script."""
-
-
-# -------------------------------------------------------------------------------------------- http and shell
-
-
-def _http_pool() -> urllib3.PoolManager:
-    import urllib3
-
-    with _pool_lock:
-        if not _pool:
-            _pool.append(urllib3.PoolManager(num_pools=32, maxsize=32))
-        return _pool[0]
-
-
-def http(
-    method: bytes,
-    url: bytes,
-    body: bytes | None,
-    content_type: bytes,
-    header_lines: bytes,
-    timeout: float,
-    follow: bool,
-) -> tuple[Any, ...]:
-    """One HTTP exchange: status, body, and header lines ``name:value`` with lower-case names."""
-    import urllib3
-
-    target = url.decode("utf-8", "surrogateescape")
-    if not target.lower().startswith(("http://", "https://")):
-        raise Failed(f"the url must start with http:// or https://, got '{target}'")
-    headers = urllib3.HTTPHeaderDict({"User-Agent": "assay"})
-    if content_type:
-        headers["Content-Type"] = content_type.decode()
-    for line in header_lines.decode("utf-8", "replace").split("\n") if header_lines else ():
-        name, _, value = line.partition(":")
-        headers[name] = value
-    retries = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=10 if follow else False)
-    try:
-        answer = _http_pool().request(
-            method.decode(),
-            target,
-            body=body,
-            headers=headers,
-            timeout=urllib3.Timeout(total=float(timeout)),
-            redirect=follow,
-            retries=retries,
-        )
-    except urllib3.exceptions.HTTPError as error:
-        raise Failed(_transport_cause(error, timeout)) from error
-    lines = {name.lower(): value for name, value in answer.headers.iteritems()}
-    text = "\n".join(f"{name}:{value}" for name, value in lines.items())
-    return answer.status, answer.data, text.encode("utf-8", "surrogateescape")
-
-
-def _transport_cause(error: Exception, timeout: float) -> str:
-    import urllib3
-
-    reason: BaseException = error
-    while isinstance(reason, urllib3.exceptions.MaxRetryError) and reason.reason is not None:
-        reason = reason.reason
-    if isinstance(reason, urllib3.exceptions.TimeoutError) and not isinstance(
-        reason, urllib3.exceptions.NewConnectionError
-    ):
-        return f"timed out after {timeout:g} s"
-    inner = reason.__cause__ or reason.__context__
-    if isinstance(inner, OSError) and inner.strerror:
-        return inner.strerror
-    return str(reason).rpartition(">: ")[2]
+# ----------------------------------------------------------------------------------------------- shell commands
 
 
 def shell(

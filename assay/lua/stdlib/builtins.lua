@@ -75,6 +75,15 @@ end
 
 ------------------------------------------------------------------------------------------------------------- http
 
+local LONGEST = 1000000 -- seconds; more than that cannot be waited for at once
+
+-- Whether a time-out can be used; `name` and `level` as for error.
+local function check_timeout(name, timeout, level)
+  if not (timeout > 0 and timeout <= LONGEST) then
+    error(name .. ": timeout must be a positive number of seconds, at most " .. LONGEST, level + 1)
+  end
+end
+
 local REQUEST_OPTIONS = { headers = "table", timeout = "number", follow_redirects = "boolean" }
 
 -- The functions of scripts end in a tail call of send: its caller is the script.
@@ -85,6 +94,8 @@ local function header_lines(name, headers)
       error(name .. ": headers must map strings to strings", 3)
     elseif string.find(key, "[%c:]") or string.find(tostring(value), "[\r\n\0]") then
       error(name .. ": header '" .. key .. "' contains a control character", 3)
+    elseif not string.find(key, "^[%w!#$%%&'*+.^_`|~-]+$") then
+      error(name .. ": '" .. text.valid_utf8(key) .. "' is not a header name", 3)
     end
     lines[#lines + 1] = key .. ":" .. tostring(value)
   end
@@ -106,9 +117,7 @@ end
 
 local function send(name, method, url, body, opts)
   local timeout = opts.timeout or 30
-  if not (timeout > 0 and timeout < math.huge) then
-    error(name .. ": timeout must be a positive number of seconds", 2)
-  end
+  check_timeout(name, timeout, 2)
   local content, content_type = body_text(name, body)
   local status, answer, lines = control.blocking(
     name, "http", method, url, content, content_type, header_lines(name, opts.headers), timeout,
@@ -170,8 +179,8 @@ builtins.shell.exec = forbid("shell.exec", function(command, opts)
     end
     pairs_of_env[#pairs_of_env + 1] = key .. "=" .. value
   end
-  if opts.timeout and not (opts.timeout > 0) then
-    error("shell.exec: timeout must be a positive number of seconds", 2)
+  if opts.timeout then
+    check_timeout("shell.exec", opts.timeout, 2)
   end
   local status, output, errors, timed_out = control.blocking(
     "shell.exec", "shell", command, opts.cwd, table.concat(pairs_of_env, "\0"), opts.stdin, opts.timeout
