@@ -37,6 +37,7 @@ METHODS = (
     "execute_later",
     "execute_many",
     "update_many",
+    "write_many",
     "insert",
     "insert_many",
     "value",
@@ -52,6 +53,7 @@ class Counter:
     def __init__(self) -> None:
         self.statements = 0
         self.commits = 0
+        self._depth = 0
 
     def watch(self, connection: Connection) -> None:
         """Count the statements on this connection."""
@@ -60,8 +62,12 @@ class Counter:
 
     def _counted(self, method: Any) -> Any:
         def call(*args: Any) -> Any:
-            self.statements += 1
-            return method(*args)
+            self._depth += 1
+            self.statements += self._depth == 1  # one method may be made of another
+            try:
+                return method(*args)
+            finally:
+                self._depth -= 1
 
         return call
 

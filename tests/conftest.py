@@ -19,6 +19,10 @@ from assay.app import create_app
 from assay.clock import FrozenClock
 from assay.config import Config
 from assay.engine import Engine
+from assay.store import pgstatements
+
+#: engines in this process prepare every statement at its first use, so that each one is seen to work in that form
+pgstatements.WORTH_IT = 1
 
 #: with ASSAY_TEST_FAULTS=<seed> the databases of engines fail now and then, and all tests pass all the same
 FAULTS = os.environ.get("ASSAY_TEST_FAULTS")

@@ -11,6 +11,7 @@ import pytest
 from assay.config import Config
 from assay.engine import Engine, workflows
 from assay.errors import NotReady, WorkflowAlreadyExists
+from assay.store import pgstatements
 from assay.store.postgres import MESSAGE_BYTES, Postgres
 
 sent: list[bytes] = []
@@ -26,8 +27,9 @@ class Noting(psycopg2.extensions.cursor):
 
 
 @pytest.fixture
-def engine(postgres_database: str) -> Iterator[Engine]:
-    """An engine with one connection, everything on which is noted."""
+def engine(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """An engine with one connection, everything on which is noted as it was written."""
+    monkeypatch.setattr(pgstatements, "WORTH_IT", 1000)
     engine = Engine(Config(backend=postgres_database, postgres_pool_size=1))
     assert isinstance(engine.db, Postgres)
     connection = engine.db._pool.take()

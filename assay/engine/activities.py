@@ -25,8 +25,8 @@ def _stale(activity_id: int) -> StaleTaskToken:
 
 def fetch(tx: Transaction, activity_ids: Collection[int]) -> None:
     """Read these activities at once; their runs are locked, and until each is answered nothing else changes it."""
-    marks = ", ".join("?" * len(activity_ids))
-    rows = tx.db.all(f"SELECT * FROM workflow_activities WHERE id IN ({marks})", tuple(activity_ids))
+    these, params = tx.db.among(activity_ids)
+    rows = tx.db.all(f"SELECT * FROM workflow_activities WHERE id {these}", params)
     tx.attempts = {row["id"]: row for row in rows}
 
 

@@ -118,10 +118,10 @@ def look_for_work(tx: Transaction, workflow_ids: Collection[str]) -> None:
     runs = [run for run in map(tx.runs.get, workflow_ids) if run is not None and run.activity_seq]
     if len(runs) < 2:
         return
-    marks = ", ".join("?" * len(runs))
+    these, params = tx.db.among([run.id for run in runs])
     found = tx.db.tuples(
-        f"SELECT DISTINCT workflow_id FROM workflow_activities WHERE workflow_id IN ({marks}) AND status IN (?, ?)",
-        (*(run.id for run in runs), PENDING, RUNNING),
+        f"SELECT DISTINCT workflow_id FROM workflow_activities WHERE workflow_id {these} AND status IN (?, ?)",
+        (*params, PENDING, RUNNING),
     )
     tx.without_work = {run.id for run in runs}.difference(workflow_id for (workflow_id,) in found)
 

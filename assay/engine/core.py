@@ -49,10 +49,8 @@ DEAF_SECS = 1.0
 P = ParamSpec("P")
 T = TypeVar("T")
 
-INSERT_EVENT = (
-    "INSERT INTO workflow_events (workflow_id, seq, event_type, payload, timestamp, dedup_key) "
-    "VALUES (?, ?, ?, ?, ?, ?)"
-)
+#: what an event is told
+EVENT = ("workflow_id", "seq", "event_type", "payload", "timestamp", "dedup_key")
 #: what a new activity is told; the other columns begin with their defaults
 NEW_ACTIVITY = (
     "workflow_id", "activity_seq", "namespace", "name", "task_queue", "input", "status", "attempt", "max_attempts",
@@ -138,7 +136,7 @@ class Transaction:
             self.db.update_many("workflows", columns, rows)
         self.flush_attempts()
         if self.events:
-            self.db.execute_many(INSERT_EVENT, self.events)
+            self.db.write_many("workflow_events", EVENT, self.events)
             self.events = []
 
     def flush_attempts(self) -> None:

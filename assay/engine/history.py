@@ -54,11 +54,8 @@ def lock_all(tx: Transaction, workflow_ids: Collection[str]) -> None:
     """Lock these runs in the order of their ids, as far as they exist; ``lock`` and ``find`` then have them."""
     if len(workflow_ids) < 2:
         return
-    marks = ", ".join("?" * len(workflow_ids))
-    rows = tx.db.all(
-        f"SELECT * FROM workflows WHERE id IN ({marks}) ORDER BY id {tx.engine.db.dialect.for_update}",
-        tuple(workflow_ids),
-    )
+    these, params = tx.db.among(workflow_ids)
+    rows = tx.db.all(f"SELECT * FROM workflows WHERE id {these} ORDER BY id {tx.engine.db.dialect.for_update}", params)
     for row in rows:
         tx.runs.setdefault(row["id"], Run(row))
 
@@ -70,8 +67,8 @@ def lock_parents(tx: Transaction, workflow_ids: Collection[str]) -> None:
     """
     if not workflow_ids or not tx.engine.db.dialect.for_update:
         return
-    marks = ", ".join("?" * len(workflow_ids))
-    found = tx.db.tuples(f"SELECT DISTINCT parent_id FROM workflows WHERE id IN ({marks})", tuple(workflow_ids))
+    these, params = tx.db.among(workflow_ids)
+    found = tx.db.tuples(f"SELECT DISTINCT parent_id FROM workflows WHERE id {these}", params)
     parents = [parent_id for (parent_id,) in found if parent_id is not None]
     if len(parents) == 1:
         find(tx, parents[0])
@@ -104,12 +101,12 @@ def events_of_tasks(db: Connection, after: dict[str, int]) -> dict[str, list[dic
     """For each of these runs its events above a seq, as ``task_events``."""
     if len(after) < 2:
         return {workflow_id: task_events(db, workflow_id, seq) for workflow_id, seq in after.items()}
-    marks = ", ".join(["(?, ?)"] * len(after))
+    these, params = db.listed(("text", "integer"), after.items())
     rows = db.tuples(
-        f"SELECT e.workflow_id, e.seq, e.event_type, e.payload, e.timestamp FROM (VALUES {marks}) AS v "
+        f"SELECT e.workflow_id, e.seq, e.event_type, e.payload, e.timestamp FROM {these} "
         "CROSS JOIN workflow_events e WHERE e.workflow_id = v.column1 AND e.seq > v.column2 "
         "ORDER BY e.workflow_id, e.seq",
-        [value for pair in after.items() for value in pair],
+        params,
     )
     found: dict[str, list[dict[str, Any]]] = {workflow_id: [] for workflow_id in after}
     for workflow_id, *event in rows:

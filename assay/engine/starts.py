@@ -49,8 +49,8 @@ def _share(engine: Engine, runs: Sequence[NewRun]) -> list[dict[str, Any] | Assa
 def start_all(tx: Transaction, runs: Sequence[NewRun]) -> list[dict[str, Any] | AssayError]:
     """Start runs, each as ``workflows.start`` does; of several with the same id the first one counts."""
     names = sorted({new.namespace for new in runs})
-    marks = ", ".join("?" * len(names))
-    known = {name for (name,) in tx.db.tuples(f"SELECT name FROM namespaces WHERE name IN ({marks})", names)}
+    these, params = tx.db.among(names)
+    known = {name for (name,) in tx.db.tuples(f"SELECT name FROM namespaces WHERE name {these}", params)}
     firsts: dict[str, NewRun] = {}
     for new in runs:
         if new.namespace in known:

@@ -528,8 +528,8 @@ def _runs_of(tx: Transaction, items: Sequence[dict[str, Any] | AssayError]) -> d
     ids = [item["id"] for item in items if not isinstance(item, AssayError)]
     if len(ids) < 2:
         return {}
-    marks = ", ".join("?" * len(ids))
-    return dict(tx.db.tuples(f"SELECT id, workflow_id FROM workflow_activities WHERE id IN ({marks})", ids))
+    these, params = tx.db.among(ids)
+    return dict(tx.db.tuples(f"SELECT id, workflow_id FROM workflow_activities WHERE id {these}", params))
 
 
 def _one(_tx: Transaction, deliver: Callable[[], dict[str, Any] | AssayError]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 The main thread calls ``next_event`` and runs Lua code in between. Everything that happens elsewhere (operations on
 the thread pool, heartbeats, signals) arrives through ``post``. Two connections carry the turns: when nothing is on the
-way, one turn both delivers and waits for work; results that get ready while it waits travel on the other one.
+way, one turn both delivers and waits for work; results that get ready while it waits travel on the other one. Turns
+cost the engine about the same whatever is in them, so a turn that may be back at once is waited for: what it brings and
+what is ready by then go together.
 """
 
 from __future__ import annotations
@@ -30,6 +32,11 @@ WAIT_SECS = 20
 GRACE_SECS = 15.0  # beyond its wait_secs, until an exchange counts as failed
 STOP_SECS = 10.0
 SLICE_SECS = 0.005  # a burst of tasks is worked off this long before results and sockets get a look
+#: a turn that finds something to do mostly answers within so many of the usual rounds; at most in seconds
+SOON_ROUNDS, SOON_SECS = 3.0, 0.05
+LAST_ROUNDS = 9
+#: results wait at most so long for those of the tasks that arrived with theirs
+LATE_SECS = 0.05
 MAX_TURN_BYTES = 4 * 1024 * 1024
 BACKOFF_SECS = (0.5, 30.0)
 
@@ -54,6 +61,7 @@ class Trip:
     leaving: bool = False
     #: sent after the decision to stop: whatever the engine had claimed before is on its way by now
     after_stop: bool = False
+    sent_at: float = 0.0
     give_up_at: float = 0.0
     #: sent a second time, because a kept connection had been closed
     again: bool = False
@@ -79,10 +87,14 @@ class Turns:
         #: set once ``heartbeat_secs`` is known
         self.registered = threading.Event()
         self._outbox: deque[Result] = deque()
+        #: since when there is something in it
+        self._ready_at = 0.0
         self._singly = False
         self._trips = [Trip(Wire(client, self.wake)) for _ in range(2)]
         self._events: deque[Event] = deque()
         self._look_at = 0.0
+        #: how long the last turns took that had not to wait for work (seconds)
+        self._rounds: deque[float] = deque(maxlen=LAST_ROUNDS)
         self._timers: list[tuple[float, int]] = []
         self._next_operation = 0
         self._failures = 0
@@ -115,7 +127,8 @@ class Turns:
             if self._events:
                 if time.monotonic() >= self._look_at:
                     self._look(0)
-                    self._send()
+                    if self._outbox and time.monotonic() - self._ready_at > LATE_SECS:
+                        self._send()
                 return self._events.popleft()
             self._send()
             if self._events:
@@ -143,6 +156,8 @@ class Turns:
         if len(result.body) > self._max_body - 65536:
             size = f"{len(result.body)} bytes are more than a request may hold ({self._max_body} bytes)"
             result = Result.refused(task, size)
+        if not self._outbox:
+            self._ready_at = time.monotonic()
         self._outbox.append(result)
         crashpoints.point("worker.result", ":after-queue")
 
@@ -162,10 +177,21 @@ class Turns:
         for trip in self._trips:
             if trip.wire.busy:
                 continue
-            waits = self._wants_work() and not any(other.waits for other in self._trips)
+            # Who has work to do does not wait for more: its wait would be about what is free now.
+            waits = self._wants_work() and not self._events and not any(other.waits for other in self._trips)
             if not waits and not self._outbox and not any(other.leaving for other in self._trips):
                 return
+            if time.monotonic() < self._held_until():
+                return
             self._turn(trip, waits)
+
+    def _held_until(self) -> float:
+        """When to send another turn although one is on the way that may be back soon; 0 for none."""
+        if self._stop_at is not None:
+            return 0.0
+        usual = sorted(self._rounds)[len(self._rounds) // 2] if self._rounds else 0.0
+        soon = min(SOON_SECS, SOON_ROUNDS * usual)
+        return max((trip.sent_at + soon for trip in self._trips if trip.wire.busy), default=0.0)
 
     def _outbox_waits_for_nothing(self) -> bool:
         """Whether a worker that stops would register for no reason."""
@@ -222,7 +248,8 @@ class Turns:
     def _start(self, trip: Trip, message: bytes, worker_id: str, results: list[Result], waits: bool) -> None:
         trip.message, trip.worker_id, trip.results, trip.waits = message, worker_id, results, waits
         trip.after_stop = self._stop_at is not None
-        trip.give_up_at = time.monotonic() + GRACE_SECS + (self._wait_secs() if waits else 0)
+        trip.sent_at = time.monotonic()
+        trip.give_up_at = trip.sent_at + GRACE_SECS + (self._wait_secs() if waits else 0)
         trip.again = False
         self._begin(trip)
 
@@ -236,6 +263,8 @@ class Turns:
             due.append(self._timers[0][0])
         if self._retry_at > now:
             due.append(self._retry_at)
+        elif self._outbox and self._held_until() > now:
+            due.append(self._held_until())
         if self._stop_at is not None:
             due.append(self._stop_at)
         return max(0.0, min(due) - now) if due else 3600.0
@@ -344,6 +373,9 @@ class Turns:
             return
         if answer is None:
             return
+        took = time.monotonic() - trip.sent_at
+        if took < SOON_SECS or not trip.waits:
+            self._rounds.append(took)
         trip.waits = trip.leaving = False
         if trip.worker_id:
             self._on_turn(trip, answer)

@@ -13,7 +13,7 @@ import re
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -94,12 +94,25 @@ class Connection:
         """Set these columns in the rows with these ids; each of ``rows`` is the values and, last, the id."""
         self.raw.executemany(update_statement(table, columns), rows)
 
+    def write_many(self, table: str, columns: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> None:
+        """Insert rows."""
+        self.raw.executemany(insert_statement(table, columns, ""), rows)
+
+    def among(self, values: Collection[Any]) -> Condition:
+        """What follows a column to say that it has one of these values."""
+        return f"IN ({', '.join('?' * len(values))})", tuple(values)
+
+    def listed(self, types: tuple[str, ...], rows: Collection[Sequence[Any]]) -> Condition:
+        """These rows as a table ``v`` of ``column1``, ``column2``...; ``types`` are what Postgres calls those."""
+        marks = ", ".join([f"({', '.join('?' * len(types))})"] * len(rows))
+        return f"(VALUES {marks}) AS v", tuple(value for row in rows for value in row)
+
     def insert(self, sql: str, params: Sequence[Any]) -> int:
         """Run an INSERT that ends in ``RETURNING id`` and return that id."""
         return self.raw.execute(sql, params).fetchone()[0]
 
     def insert_many(
-        self, table: str, columns: tuple[str, ...], rows: Iterable[Sequence[Any]], tail: str
+        self, table: str, columns: tuple[str, ...], rows: Sequence[Sequence[Any]], tail: str
     ) -> list[tuple[Any, ...]]:
         """Insert rows; ``tail`` ends in RETURNING, and what that gives is returned in no particular order."""
         sql = insert_statement(table, columns, tail)

@@ -45,6 +45,9 @@ UNAVAILABLE = (
     errors.UndefinedTable,
     errors.InvalidSchemaName,
 )
+#: a prepared statement is not what it was: the session lost it, or a migration changed its columns
+FORGOTTEN = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement)
+OUTDATED = errors.FeatureNotSupported
 #: how long to wait for a connection that others use
 POOL_WAIT_SECS = 10.0
 #: how often the log repeats why there is no database
@@ -84,7 +87,7 @@ class Limits:
         return (
             f"SET statement_timeout = {self.statement * 1000:.0f}; SET lock_timeout = {self.lock * 1000:.0f}; "
             f"SET idle_in_transaction_session_timeout = {self.idle * 1000:.0f}; "
-            "SET default_transaction_isolation = 'read committed'"
+            "SET default_transaction_isolation = 'read committed'; SET plan_cache_mode = force_generic_plan"
         )
 
 
@@ -93,6 +96,10 @@ class LimitedConnection(psycopg2.extensions.connection):
 
     def __init__(self, dsn: str, *, patience: float | None, **options: Any) -> None:
         self.patience = patience
+        #: names of statements that the session knows
+        self.prepared: set[str] = set()
+        #: they are to be forgotten
+        self.outdated = False
         super().__init__(dsn, **options)
 
 
@@ -238,10 +245,15 @@ def _as_text(value: str) -> str:
 
 def roll_back(raw: Any) -> None:
     """End the transaction of a connection if it is in one; one that cannot do that is closed."""
-    if raw.closed or raw.get_transaction_status() == psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+    if raw.closed:
         return
     try:
-        raw.cursor().execute("ROLLBACK")
+        if raw.get_transaction_status() != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+            raw.cursor().execute("ROLLBACK")
+        if raw.outdated:
+            raw.cursor().execute("DEALLOCATE ALL")
+            raw.prepared.clear()
+            raw.outdated = False
     except psycopg2.Error:
         raw.close()
 
@@ -278,7 +290,7 @@ def meaning(error: psycopg2.Error, broken: bool) -> BaseException:
     """
     if isinstance(error, errors.LockNotAvailable):
         return DatabaseBusy("others keep what this needs locked in the database; try again")
-    if isinstance(error, LOST_RACE):
+    if isinstance(error, (*LOST_RACE, *FORGOTTEN, OUTDATED)):
         return LostRace("the database is busy; try again")
     if broken or isinstance(error, UNAVAILABLE):
         refused = NotReady("the database is not available now; try again")

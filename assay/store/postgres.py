@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -22,10 +22,11 @@ from gevent import monkey
 from peewee import PostgresqlDatabase
 
 from assay import clock
-from assay.errors import DatabaseBusy, NotReady, StartupError
+from assay.errors import DatabaseBusy, LostRace, NotReady, StartupError
 from assay.store.database import Condition, Connection, Database, Dialect, Row, update_statement
-from assay.store.models import MODELS, SQL_TYPES
 from assay.store.pgconn import (
+    FORGOTTEN,
+    OUTDATED,
     Complaints,
     Limits,
     Pool,
@@ -36,6 +37,7 @@ from assay.store.pgconn import (
     wait_with_gevent,
 )
 from assay.store.pgsessions import CHANNEL, Leadership, Listener
+from assay.store.pgstatements import NONE, Prepared, Statements, array, arrays, insert_of_many, native, update_of_many
 
 POSTGRES = Dialect(
     name="postgres",
@@ -48,6 +50,11 @@ POSTGRES = Dialect(
 
 #: key of an advisory lock, see ``pgsessions``
 MIGRATION_LOCK = 0x61737301
+#: Verbs go to few rows by their keys. A plan that is made when tables are small, and kept, must be right when they are
+#: large, so these transactions do without what reads whole tables, and without what does not note dead index entries.
+BEGIN = "BEGIN" + "".join(
+    f";SET LOCAL enable_{way} = off" for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin")
+)
 #: statements wait for company until they are so many bytes
 MESSAGE_BYTES = 256 * 1024
 #: how long one instance waits for another one that migrates
@@ -67,22 +74,6 @@ WRITERS = (
 )
 
 
-@functools.lru_cache(maxsize=2048)
-def _native(sql: str) -> str:
-    return sql.replace("?", "%s")
-
-
-@functools.lru_cache(maxsize=1024)
-def _update_of_many(table: str, columns: tuple[str, ...]) -> tuple[bytes, str, bytes]:
-    """One UPDATE of several rows: before its rows, the form of each, after them; a NULL needs to be told its type."""
-    model = next(model for model in MODELS if model._meta.table_name == table)
-    values = ", ".join(f"%s::{SQL_TYPES[type(model._meta.columns[column])]}" for column in (*columns, "id"))
-    sets = ", ".join(f"{column} = v.{column}" for column in columns)
-    names = ", ".join((*columns, "id"))
-    tail = f") AS v ({names}) WHERE {table}.id = v.id"
-    return f"UPDATE {table} SET {sets} FROM (VALUES ".encode(), f"({values})", tail.encode()
-
-
 class PostgresConnection(Connection):
     """A connection out of the pool; ``begin`` opens a transaction with its first statement, nothing if it is empty.
 
@@ -93,30 +84,53 @@ class PostgresConnection(Connection):
 
     raw: Any
 
-    def __init__(self, raw: Any, begin: str = "") -> None:
+    def __init__(self, raw: Any, begin: str = "", statements: Statements = NONE) -> None:
         self.raw = raw
         self._names = {}
         self._begin = begin.encode()
+        self._statements = statements
         #: statements that were not sent yet, and their size in bytes
         self._waiting: list[bytes] = [self._begin] if begin else []
         self._bytes = 0
 
     def _run(self, sql: str, params: Sequence[Any]) -> Any:
         cursor = self.raw.cursor()
-        if self._waiting:
-            cursor.execute(self._with_waiting(cursor.mogrify(_native(sql), params)))
-        else:
-            cursor.execute(_native(sql), params)
+        self._send(cursor, self._statement(cursor, sql, params))
         return cursor
 
-    def _with_waiting(self, last: bytes) -> bytes:
+    def _statement(self, cursor: Any, sql: str, params: Sequence[Any]) -> bytes:
+        """The text to send."""
+        prepared = self._statements.find(sql)
+        if prepared is None or not self._knows(prepared, sql):
+            return cursor.mogrify(native(sql), params)
+        return cursor.mogrify(prepared.execute, params)
+
+    def _knows(self, prepared: Prepared, sql: str) -> bool:
+        """Prepare the statement unless the session has it. Raises LostRace when that cost the transaction."""
+        if prepared.name in self.raw.prepared:
+            return True
+        try:
+            # Alone: the session keeps the whole message in which it was told.
+            self.raw.cursor().execute(prepared.prepare)
+        except psycopg2.ProgrammingError as error:
+            if isinstance(error, FORGOTTEN):
+                raise
+            self._statements.leave(sql)
+            if self.raw.get_transaction_status() != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+                raise LostRace("the database is busy; try again") from error
+            return False
+        self.raw.prepared.add(prepared.name)
+        return True
+
+    def _send(self, cursor: Any, last: bytes) -> None:
+        """Send a statement and all that wait, and wait for its answer."""
         waiting, self._waiting, self._bytes = self._waiting, [], 0
-        return b";\n".join([*waiting, last])
+        cursor.execute(b";\n".join([*waiting, last]) if waiting else last)
 
     def _later(self, statement: bytes) -> None:
         """Let a statement without an answer wait."""
         if self._bytes + len(statement) > MESSAGE_BYTES or not self._begin:
-            self.raw.cursor().execute(self._with_waiting(statement))
+            self._send(self.raw.cursor(), statement)
             return
         self._waiting.append(statement)
         self._bytes += len(statement)
@@ -126,7 +140,7 @@ class PostgresConnection(Connection):
         if self._waiting == [self._begin]:
             return  # nothing was done in it
         cursor = self.raw.cursor()
-        cursor.execute(self._with_waiting(b"COMMIT"))
+        self._send(cursor, b"COMMIT")
         if cursor.statusmessage != "COMMIT":
             raise psycopg2.InternalError("the transaction had failed and was rolled back")
 
@@ -134,33 +148,34 @@ class PostgresConnection(Connection):
         return self._run(sql, params).rowcount
 
     def execute_later(self, sql: str, params: Sequence[Any] = ()) -> None:
-        self._later(self.raw.cursor().mogrify(_native(sql), params))
+        self._later(self._statement(self.raw.cursor(), sql, params))
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        head, _, row = _native(sql).rpartition("VALUES ")
-        self._later(b"%s VALUES %s" % (head.encode(), self._rows(row, rows)))
+        head, _, form = native(sql).rpartition("VALUES ")
+        mogrify = self.raw.cursor().mogrify
+        self._later(b"%s VALUES %s" % (head.encode(), b",".join(mogrify(form, row) for row in rows)))
 
     def update_many(self, table: str, columns: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> None:
         if len(rows) == 1:
             self.execute_later(update_statement(table, columns), rows[0])
-            return
-        head, row, tail = _update_of_many(table, columns)
-        self._later(b"%s%s%s" % (head, self._rows(row, rows), tail))
+        else:
+            self.execute_later(update_of_many(table, columns), arrays(rows))
 
-    def _rows(self, form: str, rows: Iterable[Sequence[Any]]) -> bytes:
-        """The rows of a VALUES list, each in this form."""
-        mogrify = self.raw.cursor().mogrify
-        return b",".join(mogrify(form, row) for row in rows)
+    def write_many(self, table: str, columns: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> None:
+        self.execute_later(insert_of_many(table, columns, ""), arrays(rows))
 
     def insert_many(
-        self, table: str, columns: tuple[str, ...], rows: Iterable[Sequence[Any]], tail: str
+        self, table: str, columns: tuple[str, ...], rows: Sequence[Sequence[Any]], tail: str
     ) -> list[tuple[Any, ...]]:
-        form = f"({', '.join(['%s'] * len(columns))})"
-        head = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ".encode()
-        cursor = self.raw.cursor()
-        cursor.execute(self._with_waiting(b"%s%s %s" % (head, self._rows(form, rows), tail.encode())))
-        found: list[tuple[Any, ...]] = cursor.fetchall()
-        return found
+        return self.tuples(insert_of_many(table, columns, tail), arrays(rows))
+
+    def among(self, values: Collection[Any]) -> Condition:
+        return "= ANY(?)", (array(values),)
+
+    def listed(self, types: tuple[str, ...], rows: Collection[Sequence[Any]]) -> Condition:
+        names = ", ".join(f"column{number}" for number in range(1, len(types) + 1))
+        columns = ", ".join(f"?::{name}[]" for name in types)
+        return f"unnest({columns}) AS v ({names})", tuple(arrays(rows))
 
     def insert(self, sql: str, params: Sequence[Any]) -> int:
         return self._run(sql, params).fetchone()[0]
@@ -210,6 +225,7 @@ class Postgres(Database):
         self._complaints = Complaints()
         #: what the time of the database is ahead of our steady clock (seconds)
         self._ahead: float | None = None
+        self._statements = Statements()
         self.peewee = _Peewee(
             psycopg2.extensions.parse_dsn(url).get("dbname", ""),
             field_types={"JSON_TEXT": "JSON", "JSON_BINARY": "JSONB"},
@@ -224,7 +240,7 @@ class Postgres(Database):
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         with self._borrowed() as raw:
-            db = PostgresConnection(raw, "BEGIN")
+            db = PostgresConnection(raw, BEGIN, self._statements)
             yield db
             db.commit()
 
@@ -259,6 +275,10 @@ class Postgres(Database):
                 self._pool.give_back(raw)
 
     def _raise(self, error: psycopg2.Error, raw: Any) -> None:
+        if raw is not None and isinstance(error, (*FORGOTTEN, OUTDATED)):
+            raw.outdated = True
+            if isinstance(error, FORGOTTEN):
+                self._statements.give_up()
         means = meaning(error, raw is None or bool(raw.closed))
         if isinstance(means, NotReady) and not isinstance(means, DatabaseBusy):
             self._complaints.about(error)

@@ -332,7 +332,7 @@ def test_a_piece_of_an_id_and_an_attribute_with_a_status_are_read_from_indexes(
         million.fill(engine.db, 2 * texts.SIZE)
         assert texts.index(engine, 0) == 2 * texts.SIZE
         on_postgres = engine.db.dialect.name == "postgres"
-        with engine.db.transaction() as db:
+        with engine.db.snapshot() as db:
             if on_postgres:
                 db.execute("ANALYZE")
                 db.execute("SET LOCAL enable_seqscan = off")  # two segments are quicker read as a whole

@@ -64,7 +64,7 @@ CREATE TABLE workflows (
 );
 CREATE UNIQUE INDEX workflows_occurrence ON workflows (namespace, schedule_name, scheduled_for)
     WHERE schedule_name IS NOT NULL;
-CREATE INDEX workflows_dispatchable ON workflows (namespace, task_queue, dispatchable_at)
+CREATE INDEX workflows_dispatchable ON workflows (namespace, task_queue, dispatchable_at, id)
     WHERE needs_dispatch AND task_token IS NULL;
 CREATE INDEX workflows_leased ON workflows (dispatch_claimed_by) WHERE task_token IS NOT NULL;
 CREATE INDEX workflows_newest ON workflows (namespace, created_at, id);
