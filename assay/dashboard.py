@@ -40,7 +40,8 @@ MODULES = ("app.js", "route.js", "data.js", "live.js", "ui.js")
 VIEWS = ("workflows", "schedules", "workers", "queues", "settings", "login")
 COMPRESSED = ("text/", "image/svg+xml", "application/json")
 
-_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+#: segments, none of them empty, ``.`` or ``..``: browsers would resolve those to another path
+_PREFIX = re.compile(r"(/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
 _IN_JSON_BLOCK = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 log = logs.get(__name__)
@@ -179,7 +180,7 @@ def prefix() -> str:
     """What comes before ``/workflow/`` in the browser's address: ``""`` or ``/segments``."""
     if request.script_root:
         return request.script_root
-    header = request.headers.get("X-Forwarded-Prefix", "").rstrip("/")
+    header = request.headers.get("X-Forwarded-Prefix", "").removesuffix("/")
     return header if _PREFIX.fullmatch(header) else ""
 
 

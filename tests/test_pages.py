@@ -164,10 +164,53 @@ def test_behind_a_gateway_every_address_has_its_prefix(api: FlaskClient) -> None
     assert settings_of(page)["docsUrl"] == "/tools/assay/api/v1/engine/workflow/docs"
 
 
-@pytest.mark.parametrize("prefix", ["//evil.example", "https://evil.example", "/a b", '/"><script>', "/a//b", "x"])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "//evil.example",
+        "https://evil.example",
+        "/a b",
+        '/"><script>',
+        "/a//b",
+        "x",
+        "/",
+        "//",
+        "/tools//",
+        "/tools/../assay",
+    ]
+    + [
+        "/..",
+        "/../",
+        "/./assay",
+        "/tools/.",
+        "/tools/%2e%2e/assay",
+        "/tools\\assay",
+        "\\evil.example",
+        "/\\evil.example",
+    ]
+    + [
+        "/tools\tassay",
+        "/tools\x00",
+        "/tools\x7f",
+        "/tööls",
+        "/tools?x",
+        "/tools#x",
+        "/tools;x",
+        "/a, /b",
+        "/%0d%0aX:y",
+    ],
+)
 def test_a_prefix_that_is_no_plain_path_is_ignored(api: FlaskClient, prefix: str) -> None:
-    answer = api.get("/", headers={"X-Forwarded-Prefix": prefix})
-    assert answer.headers["Location"] == "/workflow/"
+    headers = {"X-Forwarded-Prefix": prefix}
+    assert api.get("/", headers=headers).headers["Location"] == "/workflow/"
+    page = api.get("/workflow/", headers=headers).text
+    assert settings_of(page)["prefix"] == "" and asset_of(page).startswith("/workflow/static/")
+
+
+@pytest.mark.parametrize("prefix", ["/tools", "/tools/", "/tools/assay", "/a.b/~c_d-e/...", "/.well-known/..x"])
+def test_a_plain_path_is_a_prefix(api: FlaskClient, prefix: str) -> None:
+    page = api.get("/workflow/", headers={"X-Forwarded-Prefix": prefix}).text
+    assert settings_of(page)["prefix"] == prefix.removesuffix("/")
 
 
 @pytest.mark.parametrize("path", ["/workflow/", "/favicon.ico", "/nowhere", "/api/v1/engine/workflow/health"])
