@@ -41,9 +41,9 @@ def _fire_all(tx: Transaction, workflow_ids: list[str], now: float) -> tuple[int
 
     It waits for nobody: who holds many runs and waits for one more could wait for somebody who waits for him.
     """
-    marks = ", ".join("?" * len(workflow_ids))
-    sql = f"SELECT id FROM workflows WHERE id IN ({marks}) ORDER BY id {tx.engine.db.dialect.skip_locked}"
-    free = [row[0] for row in tx.db.tuples(sql, tuple(workflow_ids))]
+    these, params = tx.db.among(workflow_ids)
+    sql = f"SELECT id FROM workflows WHERE id {these} ORDER BY id {tx.engine.db.dialect.skip_locked}"
+    free = [row[0] for row in tx.db.tuples(sql, params)]
     fired = 0
     for workflow_id in free:
         with tx.savepoint():

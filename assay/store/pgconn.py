@@ -45,9 +45,10 @@ UNAVAILABLE = (
     errors.UndefinedTable,
     errors.InvalidSchemaName,
 )
-#: a prepared statement is not what it was: the session lost it, or a migration changed its columns
+#: the session does not have the prepared statements that it was given
 FORGOTTEN = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement)
-OUTDATED = errors.FeatureNotSupported
+#: a prepared statement is not what it was: it was lost, or a migration changed its columns
+OUTDATED = (*FORGOTTEN, errors.FeatureNotSupported)
 #: how long to wait for a connection that others use
 POOL_WAIT_SECS = 10.0
 #: how often the log repeats why there is no database
@@ -290,7 +291,7 @@ def meaning(error: psycopg2.Error, broken: bool) -> BaseException:
     """
     if isinstance(error, errors.LockNotAvailable):
         return DatabaseBusy("others keep what this needs locked in the database; try again")
-    if isinstance(error, (*LOST_RACE, *FORGOTTEN, OUTDATED)):
+    if isinstance(error, (*LOST_RACE, *OUTDATED)):
         return LostRace("the database is busy; try again")
     if broken or isinstance(error, UNAVAILABLE):
         refused = NotReady("the database is not available now; try again")

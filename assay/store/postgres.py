@@ -275,7 +275,7 @@ class Postgres(Database):
                 self._pool.give_back(raw)
 
     def _raise(self, error: psycopg2.Error, raw: Any) -> None:
-        if raw is not None and isinstance(error, (*FORGOTTEN, OUTDATED)):
+        if raw is not None and isinstance(error, OUTDATED):
             raw.outdated = True
             if isinstance(error, FORGOTTEN):
                 self._statements.give_up()
